@@ -1,0 +1,85 @@
+"""The list of backbones. A backbone is one file with a card and a decorated loader.
+
+    @register(BackboneCard(id="my-model", ...))
+    def load(card: BackboneCard, device: str, dtype: str) -> Backbone: ...
+
+Cards are readable without importing torch; the loader imports what it needs when it is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import threading
+from collections.abc import Callable
+
+from explorer.backbones.base import Backbone, BackboneCard
+from explorer.errors import BackboneError
+
+Loader = Callable[[BackboneCard, str, str], Backbone]
+
+_loaders: dict[str, tuple[BackboneCard, Loader]] = {}
+_loaded: dict[tuple[str, str, str], Backbone] = {}
+_loading = threading.Lock()
+
+
+def register(card: BackboneCard) -> Callable[[Loader], Loader]:
+    """Put a backbone into the list under its card's id."""
+
+    def decorate(loader: Loader) -> Loader:
+        if card.id in _loaders:
+            raise ValueError(f"two backbones are called {card.id}")
+        _loaders[card.id] = (card, loader)
+        return loader
+
+    return decorate
+
+
+def _discover() -> None:
+    package = importlib.import_module("explorer.backbones")
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"explorer.backbones.{module.name}")
+
+
+def cards() -> list[BackboneCard]:
+    """All cards, in the order of registration."""
+    _discover()
+    return [card for card, _ in _loaders.values()]
+
+
+def card(backbone: str) -> BackboneCard:
+    """The card of one backbone.
+
+    Raises:
+        BackboneError: no backbone has this id; the message lists those that exist.
+    """
+    _discover()
+    if backbone not in _loaders:
+        raise BackboneError(
+            f"there is no backbone {backbone!r}; there are: {', '.join(sorted(_loaders))}"
+        )
+    return _loaders[backbone][0]
+
+
+def resolve_device(device: str) -> str:
+    """"auto" becomes "cuda" where there is one, else "cpu"."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load(backbone: str, *, device: str = "auto", dtype: str = "float32") -> Backbone:
+    """The loaded model, shared by all callers (its lock serialises them).
+
+    Raises:
+        BackboneError: unknown id, or the weights are missing or broken.
+    """
+    wanted = card(backbone)
+    key = (backbone, resolve_device(device), dtype)
+    with _loading:
+        if key not in _loaded:
+            _loaded[key] = _loaders[backbone][1](wanted, key[1], dtype)
+        return _loaded[key]

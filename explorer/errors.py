@@ -1,0 +1,27 @@
+"""Errors a user can cause. Each says what is wrong and what to do about it."""
+
+from __future__ import annotations
+
+
+class EmergeError(Exception):
+    """Base of all errors that are shown to a user as they are, without a traceback."""
+
+
+class ClipError(EmergeError):
+    """The video or folder of images cannot be used."""
+
+
+class BackboneError(EmergeError):
+    """The backbone does not exist, cannot be loaded, or cannot take this clip, layer or sigma."""
+
+
+class ProbeError(EmergeError):
+    """The probe file is broken or was trained on other features."""
+
+
+class ReferenceError3D(EmergeError):
+    """The reference cannot reconstruct this clip."""
+
+
+class Cancelled(EmergeError):
+    """The caller asked to stop; nothing was stored for the unfinished step."""

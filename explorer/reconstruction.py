@@ -1,0 +1,108 @@
+"""`Reconstruction`: the geometry of one clip, from anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from explorer._typing import Bool, Float, Int
+from explorer.camera import Cameras
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Depth, points and cameras of S frames of a clip, in the frame of the first camera.
+
+    Attributes:
+        frames: (S,) which frames of the clip.
+        depth: (S, H, W) z-depth; 0 where nothing is known (sky, holes of a sensor).
+        points: (S, H, W, 3) world points; the world frame is the first frame's camera.
+        confidence: (S, H, W) >= 0; 0 where nothing is known.
+        cameras: S cameras with `size` (H, W).
+        source: who made it, e.g. "exact" or "probe toy-wan layer 5 sigma 0.3".
+        provenance: hashes, scale, seeds: what a reader needs to trust or rebuild it.
+
+    Lengths are relative to the mean distance of the first frame's points from its camera.
+    """
+
+    frames: Int[np.ndarray, " S"]
+    depth: Float[np.ndarray, "S H W"]
+    points: Float[np.ndarray, "S H W 3"]
+    confidence: Float[np.ndarray, "S H W"]
+    cameras: Cameras
+    source: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the maps."""
+        return self.depth.shape[1], self.depth.shape[2]
+
+    @property
+    def valid(self) -> Bool[np.ndarray, "S H W"]:
+        """(S, H, W) where there is geometry."""
+        return (self.confidence > 0) & (self.depth > 0)
+
+    def normalized(self) -> Reconstruction:
+        """Moved into the first camera's frame and scaled to unit mean distance of its points.
+
+        Raises:
+            ValueError: the first frame has no valid point.
+        """
+        rotation, translation = (
+            self.cameras.cam_from_world[0, :, :3],
+            self.cameras.cam_from_world[0, :, 3],
+        )
+        points = self.points @ rotation.T + translation
+        first = points[0][self.valid[0]]
+        if len(first) == 0:
+            raise ValueError("the first frame has no valid point to take the scale from")
+        scale = float(np.linalg.norm(first.astype(np.float64), axis=-1).mean())
+        points = np.where(self.valid[..., None], points / scale, 0.0)
+        return Reconstruction(
+            frames=self.frames,
+            depth=(self.depth / scale).astype(np.float32),
+            points=points.astype(np.float32),
+            confidence=self.confidence,
+            cameras=self.cameras.relative_to_first().scaled(1.0 / scale),
+            source=self.source,
+            provenance={**self.provenance, "unit": scale * self.provenance.get("unit", 1.0)},
+        )
+
+    def at_frames(self, frames: Int[np.ndarray, " K"]) -> Reconstruction:
+        """The maps and cameras of the given frames of the clip; the world frame stays as it is.
+
+        Raises:
+            KeyError: a frame was not reconstructed.
+        """
+        position = {int(frame): index for index, frame in enumerate(self.frames)}
+        missing = [int(frame) for frame in frames if int(frame) not in position]
+        if missing:
+            raise KeyError(f"{self.source} has no frames {missing}; it has {self.frames.tolist()}")
+        index = np.array([position[int(frame)] for frame in frames], dtype=np.int64)
+        return Reconstruction(
+            frames=np.asarray(frames, dtype=np.int64),
+            depth=self.depth[index],
+            points=self.points[index],
+            confidence=self.confidence[index],
+            cameras=self.cameras.select(index),
+            source=self.source,
+            provenance=self.provenance,
+        )
+
+    def resized(self, height: int, width: int) -> Reconstruction:
+        """Nearest-neighbour samples on another pixel grid (no value is mixed across an edge)."""
+        rows = ((np.arange(height) + 0.5) * self.size[0] / height).astype(np.int64)
+        columns = ((np.arange(width) + 0.5) * self.size[1] / width).astype(np.int64)
+        pick = np.ix_(np.arange(len(self.frames)), rows, columns)
+        return Reconstruction(
+            frames=self.frames,
+            depth=self.depth[pick],
+            points=self.points[pick],
+            confidence=self.confidence[pick],
+            cameras=self.cameras.resized(height, width),
+            source=self.source,
+            provenance=self.provenance,
+        )
