@@ -1,0 +1,63 @@
+"""The folder of `toy-wan` with weights that no training has touched, marked as such.
+
+It lets everything around the model run before the weights exist, and gives tests a model of the
+true shape. The page shows `trained: false` wherever this model speaks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from explorer.toy.config import FLOW_SHIFT, TRANSFORMER_CONFIG, VAE_CONFIG
+
+
+def write_untrained(
+    folder: Path,
+    *,
+    seed: int = 0,
+    vae_config: dict[str, Any] | None = None,
+    transformer_config: dict[str, Any] | None = None,
+) -> Path:
+    """Write vae/, transformer/, scheduler/ and card.json in diffusers' layout.
+
+    Weights are float16 safetensors, as those of the trained model. The configurations default to
+    those of the shipped model; tests pass smaller ones.
+    """
+    import torch
+    from diffusers import (
+        AutoencoderKLWan,
+        FlowMatchEulerDiscreteScheduler,
+        WanTransformer3DModel,
+    )
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vae = AutoencoderKLWan(**(vae_config or VAE_CONFIG))
+        transformer = WanTransformer3DModel(**(transformer_config or TRANSFORMER_CONFIG))
+    vae.half().save_pretrained(folder / "vae")
+    transformer.half().save_pretrained(folder / "transformer")
+    FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=FLOW_SHIFT).save_pretrained(
+        folder / "scheduler"
+    )
+    card = {
+        "trained": False,
+        "seed": seed,
+        "data": None,
+        "steps": 0,
+        "seconds": 0.0,
+        "loss": None,
+        "parameters": {
+            "vae": sum(p.numel() for p in vae.parameters()),
+            "transformer": sum(p.numel() for p in transformer.parameters()),
+        },
+    }
+    partial = folder / "card.json.partial"
+    with partial.open("w") as file:
+        json.dump(card, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, folder / "card.json")
+    return folder
