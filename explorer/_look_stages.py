@@ -1,0 +1,139 @@
+"""What is asked of one look, and the stages that come out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from explorer._typing import Float
+from explorer.features import Features
+from explorer.reconstruction import Reconstruction
+from explorer.report import Report
+
+if TYPE_CHECKING:
+    from explorer.clip import Clip
+
+
+@dataclass(frozen=True)
+class LookRequest:
+    """One cell of one clip.
+
+    Attributes:
+        path: video file or folder of images.
+        backbone: registry id.
+        layer: 0-based block output; negative counts from the end.
+        sigma: fraction of noise in [0, 1]; ignored (0) by backbones without noise.
+        seed: seed of the noise.
+        reference: id of a reference, or "none".
+        start, stride, count: window of source frames; `count` None takes all.
+        device: "auto", "cpu", "cuda", "cuda:1", ...
+        dtype: of the backbone's computation.
+        also_layers: further layers kept from the same pass, so that a later look at them finds its
+            features in the store. Layers up to `layer` cost nothing but space (0.97 MB each for a
+            17-frame clip of `toy-wan`); each block beyond `layer` adds its share of the pass.
+    """
+
+    path: str | Path
+    backbone: str
+    layer: int
+    sigma: float
+    seed: int = 0
+    reference: str = "exact"
+    start: int = 0
+    stride: int = 1
+    count: int | None = 17
+    device: str = "auto"
+    dtype: str = "float32"
+    also_layers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A finished step of a look; `seconds` counts from the start of the look."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded(Stage):
+    """The frames are there."""
+
+    clip: Clip
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentsReady(Stage):
+    """The VAE's work is done, or the store had it, or this backbone has no VAE."""
+
+    cached: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesReady(Stage):
+    """The features of the asked cell: enough for correspondence."""
+
+    features: Features
+    cached: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramePredicted(Stage):
+    """The geometry of one slot, in the prediction's own unit and the first camera's frame.
+
+    Attributes:
+        slot: position among the prediction's frames.
+        frame: frame of the clip that it shows.
+        depth: (H, W) z-depth.
+        points: (H, W, 3) world points.
+        confidence: (H, W) >= 0.
+        cam_from_world: (3, 4).
+        intrinsics: (3, 3) in pixels of (H, W).
+        cached: the store had it.
+    """
+
+    slot: int
+    frame: int
+    depth: Float[np.ndarray, "H W"]
+    points: Float[np.ndarray, "H W 3"]
+    confidence: Float[np.ndarray, "H W"]
+    cam_from_world: Float[np.ndarray, "3 4"]
+    intrinsics: Float[np.ndarray, "3 3"]
+    cached: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicted(Stage):
+    """All slots together, or None and the reason why nothing can read this cell out."""
+
+    reconstruction: Reconstruction | None
+    reason: str | None
+    cached: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Referenced(Stage):
+    """The reference at the prediction's frames, or None and a note that says so."""
+
+    reconstruction: Reconstruction | None
+    note: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared(Stage):
+    """The metrics; `report` is None without a prediction or a reference.
+
+    `correspondence` holds `error_px`, `pck` and `queries`, None without a reference.
+    """
+
+    report: Report | None
+    correspondence: dict[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished(Stage):
+    """The last stage: what `emerge3d look --json` prints."""
+
+    summary: dict[str, Any] = field(default_factory=dict)
