@@ -1,0 +1,102 @@
+"""Colour maps, heat overlays and correspondence markers, drawn with OpenCV."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from explorer._typing import Bool, Float, UInt8
+
+PREDICTION = (240, 140, 30)
+REFERENCE = (60, 180, 90)
+UNKNOWN = (128, 128, 128)
+
+
+def colorize(
+    values: Float[np.ndarray, "H W"], *, low: float, high: float
+) -> UInt8[np.ndarray, "H W 3"]:
+    """(H, W, 3) RGB turbo colours of values between `low` and `high`; grey where not finite."""
+    finite = np.isfinite(values)
+    span = max(high - low, 1e-12)
+    unit = np.clip((np.where(finite, values, low) - low) / span, 0.0, 1.0)
+    bgr = cv2.applyColorMap((unit * 255.0 + 0.5).astype(np.uint8), cv2.COLORMAP_TURBO)
+    rgb = np.ascontiguousarray(bgr[..., ::-1])
+    rgb[~finite] = UNKNOWN
+    return rgb
+
+
+def resize(
+    image: UInt8[np.ndarray, "H W 3"], height: int, width: int
+) -> UInt8[np.ndarray, "h w 3"]:
+    """(height, width, 3) picture: areas averaged when it shrinks, bilinear when it grows."""
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (width, height), interpolation=how), dtype=np.uint8)
+
+
+def heat_overlay(
+    image: UInt8[np.ndarray, "H W 3"],
+    heat: Float[np.ndarray, "h w"],
+    *,
+    low: float,
+    high: float,
+    opacity: float = 0.55,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """(H, W, 3) picture under the bilinear heatmap of token similarities.
+
+    Low similarity lets the picture show through, so the eye finds the peak and not the colour map's
+    dark end.
+    """
+    height, width = image.shape[:2]
+    dense = cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    unit = np.clip((dense - low) / max(high - low, 1e-12), 0.0, 1.0)[..., None]
+    colours = colorize(dense, low=low, high=high).astype(np.float64)
+    mixed = image * (1.0 - opacity * unit) + colours * (opacity * unit)
+    return np.asarray(np.rint(mixed), dtype=np.uint8)
+
+
+def draw_cross(
+    image: UInt8[np.ndarray, "H W 3"], x: float, y: float, *, color: tuple[int, int, int]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """A copy with a cross, edged in black, at image point (x, y)."""
+    drawn = np.ascontiguousarray(image).copy()
+    size = max(6, image.shape[0] // 12)
+    for edge, thickness in (((0, 0, 0), 3), (color, 1)):
+        cv2.drawMarker(drawn, _pixel(x, y), edge, cv2.MARKER_CROSS, size, thickness, cv2.LINE_AA)
+    return drawn
+
+
+def draw_circle(
+    image: UInt8[np.ndarray, "H W 3"], x: float, y: float, *, color: tuple[int, int, int]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """A copy with a circle, edged in black, around image point (x, y)."""
+    drawn = np.ascontiguousarray(image).copy()
+    radius = max(4, image.shape[0] // 24)
+    for edge, thickness in (((0, 0, 0), 3), (color, 1)):
+        cv2.circle(drawn, _pixel(x, y), radius, edge, thickness, cv2.LINE_AA)
+    return drawn
+
+
+def draw_match(
+    image: UInt8[np.ndarray, "H W 3"],
+    *,
+    best: tuple[float, float],
+    truth: tuple[float, float] | None = None,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """A copy with the best match as an orange cross and, where known, the truth as a green circle."""
+    drawn = image if truth is None else draw_circle(image, *truth, color=REFERENCE)
+    return draw_cross(drawn, *best, color=PREDICTION)
+
+
+def masked(
+    values: Float[np.ndarray, "H W"], valid: Bool[np.ndarray, "H W"]
+) -> Float[np.ndarray, "H W"]:
+    """The values with 0 wherever `valid` is false."""
+    return np.where(valid, values, 0.0).astype(np.float32)
+
+
+def _pixel(x: float, y: float) -> tuple[int, int]:
+    # The centre of the first pixel is at 0.5 here and at 0 in OpenCV.
+    return int(np.floor(x)), int(np.floor(y))

@@ -1,0 +1,380 @@
+"""The Rerun recording of one look: streamed into the page, or written to an .rrd file.
+
+Entities (timeline `frame`, the frame of the clip that a slot stands for):
+    /prediction/points, /prediction/camera, /prediction/frustums
+    /reference/points, /reference/camera, /reference/frustums
+    /input, /depth/prediction, /depth/reference, /error
+
+Both 3D worlds have the first camera at the origin, x right, y down, z forward, and the mean distance
+of the first frame's points as their unit; prediction and reference are shown unaligned. Points are
+row-major: all pixels for a prediction, the known ones (reference depth > 0) for a reference, so that
+the point error can be computed again from the recording alone.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import rerun as rr
+import rerun.blueprint as rrb
+
+from explorer._look_stages import (
+    Compared,
+    Decoded,
+    FramePredicted,
+    Predicted,
+    Referenced,
+    Stage,
+)
+from explorer._typing import Bool, Float, UInt8
+from explorer.camera import Cameras
+from explorer.colors import PREDICTION, REFERENCE, colorize, masked, resize
+from explorer.reconstruction import Reconstruction
+from explorer.report import Report
+
+if TYPE_CHECKING:
+    from explorer.clip import Clip
+
+APPLICATION = "emerge3d"
+TIMELINE = "frame"
+ERROR_RANGE = (0.0, 0.5)  # one scale for all looks, so that colours compare between cells
+FRUSTUM_DEPTH = 0.12  # of the unit length
+DEFAULT_DEPTH_RANGE = (0.0, 3.0)
+
+
+def blueprint() -> rrb.Blueprint:
+    """Two 3D views with the same start pose above input, two depth views and the error."""
+    accumulate = rrb.VisibleTimeRanges(
+        timeline=TIMELINE,
+        start=rrb.TimeRangeBoundary.infinite(),
+        end=rrb.TimeRangeBoundary.cursor_relative(seq=0),
+    )
+
+    def world(name: str, origin: str) -> rrb.Spatial3DView:
+        return rrb.Spatial3DView(
+            name=name,
+            origin=origin,
+            contents=f"{origin}/**",
+            time_ranges=accumulate,
+            line_grid=rrb.LineGrid3D(visible=False),
+            eye_controls=rrb.EyeControls3D(
+                position=(0.0, -0.45, -1.3), look_target=(0.0, 0.0, 0.9), eye_up=(0.0, -1.0, 0.0)
+            ),
+        )
+
+    return rrb.Blueprint(
+        rrb.Vertical(
+            rrb.Horizontal(world("Prediction", "/prediction"), world("Reference", "/reference")),
+            rrb.Horizontal(
+                rrb.Spatial2DView(name="Input", origin="/input"),
+                rrb.Spatial2DView(name="Depth, predicted", origin="/depth/prediction"),
+                rrb.Spatial2DView(name="Depth, reference", origin="/depth/reference"),
+                rrb.Spatial2DView(name=f"Point error, 0 to {ERROR_RANGE[1]}", origin="/error"),
+            ),
+            row_shares=[3, 2],
+        ),
+        rrb.TimePanel(timeline=TIMELINE, state="collapsed", fps=8.0, play_state="following"),
+        rrb.BlueprintPanel(state="collapsed"),
+        rrb.SelectionPanel(state="collapsed"),
+    )
+
+
+class Recording:
+    """One recording stream of its own, fed with the stages of one look.
+
+    Args:
+        name: shown in the viewer.
+        path: write an .rrd there instead of keeping bytes for `read`; it appears, complete, when
+            the recording is closed.
+    """
+
+    def __init__(self, name: str, *, path: Path | None = None) -> None:
+        # A new id a run: two looks in one process must not share a recording.
+        self.id = str(uuid.uuid4())
+        self._stream = rr.RecordingStream(APPLICATION, recording_id=self.id)
+        self._path = path
+        self._partial: Path | None = None
+        self._bytes: rr.BinaryStream | None = None
+        if path is None:
+            self._bytes = self._stream.binary_stream()
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._partial = path.with_name(f".{path.name}.{self.id}.part")
+            self._stream.save(self._partial)
+        self._stream.send_recording_name(name)
+        self._stream.send_blueprint(blueprint())
+        self._clip: Clip | None = None
+        self._frames: list[int] = []
+        self._depth_range: tuple[float, float] | None = None
+        log_conventions(self._stream)
+
+    def on_stage(self, stage: Stage) -> None:
+        """Log what a stage brought; stages without anything to show are ignored."""
+        match stage:
+            case Decoded():
+                self._clip = stage.clip
+                log_input(self._stream, stage.clip)
+            case FramePredicted():
+                if self._depth_range is None:
+                    self._depth_range = depth_range(stage.depth)
+                self._frames.append(stage.frame)
+                log_predicted_frame(
+                    self._stream, stage, image=self._image(stage.frame), range_=self._depth_range
+                )
+            case Predicted(reconstruction=Reconstruction() as found):
+                self._frames = [int(frame) for frame in found.frames]
+            case Referenced(reconstruction=Reconstruction() as found):
+                self._frames = self._frames or [int(frame) for frame in found.frames]
+                if self._depth_range is None:
+                    self._depth_range = depth_range(found.depth[0])
+                for index, frame in enumerate(found.frames):
+                    log_reference_frame(
+                        self._stream,
+                        found,
+                        index,
+                        image=self._image(int(frame)),
+                        range_=self._depth_range,
+                    )
+            case Compared(report=Report() as report):
+                log_error(self._stream, report, self._frames)
+
+    def read(self) -> bytes:
+        """The bytes logged since the last call, each time a complete rrd; empty if nothing new.
+
+        Raises:
+            ValueError: the recording goes to a file.
+        """
+        if self._bytes is None:
+            raise ValueError("this recording is written to a file, not kept as bytes")
+        return self._bytes.read() or b""
+
+    def close(self) -> None:
+        """Finish the file: flush, fsync and rename. A recording in memory needs no closing."""
+        self._stream.flush()
+        if self._partial is None or self._path is None:
+            return
+        self._stream.disconnect()
+        with self._partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(self._partial, self._path)
+        self._partial = None
+
+    def discard(self) -> None:
+        """Leave no file behind, after a look that failed."""
+        self._stream.disconnect()
+        if self._partial is not None:
+            self._partial.unlink(missing_ok=True)
+            self._partial = None
+
+    def _image(self, frame: int) -> UInt8[np.ndarray, "H W 3"]:
+        if self._clip is None:
+            raise ValueError("the decoded clip must be logged before any geometry")
+        return self._clip.frames[frame]
+
+
+def depth_range(depth: Float[np.ndarray, "H W"]) -> tuple[float, float]:
+    """(0, far) that shows a depth map well; prediction and reference share it."""
+    known = depth[np.isfinite(depth) & (depth > 0)]
+    if len(known) == 0:
+        return DEFAULT_DEPTH_RANGE
+    return 0.0, float(np.percentile(known, 98) * 1.2)
+
+
+def log_conventions(stream: rr.RecordingStream) -> None:
+    """Axes of both worlds and the look of their points."""
+    for world in ("/prediction", "/reference"):
+        stream.log(world, rr.ViewCoordinates.RDF, static=True)  # x right, y down, z forward
+        points = rr.Points3D.from_fields(radii=rr.Radius.ui_points(1.5))
+        stream.log(f"{world}/points", points, static=True)
+
+
+def log_input(stream: rr.RecordingStream, clip: Clip) -> None:
+    """All frames of the clip, as JPEG."""
+    for frame, image in enumerate(clip.frames):
+        stream.set_time(TIMELINE, sequence=frame)
+        stream.log("/input", rr.EncodedImage(contents=_jpeg(image), media_type="image/jpeg"))
+
+
+def log_predicted_frame(
+    stream: rr.RecordingStream,
+    stage: FramePredicted,
+    *,
+    image: UInt8[np.ndarray, "H W 3"],
+    range_: tuple[float, float],
+) -> None:
+    """Points, camera and depth of one predicted slot."""
+    # Rerun's time belongs to the thread, and a page may resume a run on any thread.
+    stream.set_time(TIMELINE, sequence=stage.frame)
+    height, width = stage.depth.shape
+    everywhere = np.ones((height, width), dtype=bool)
+    _log_points(stream, "/prediction", stage.points, image, everywhere)
+    _log_camera(stream, "/prediction", stage.cam_from_world, stage.intrinsics, (height, width))
+    _log_depth(stream, "/depth/prediction", stage.depth, range_)
+
+
+def log_reference_frame(
+    stream: rr.RecordingStream,
+    reference: Reconstruction,
+    index: int,
+    *,
+    image: UInt8[np.ndarray, "H W 3"],
+    range_: tuple[float, float],
+) -> None:
+    """Known points, camera and depth (0 where unknown) of one slot of the reference."""
+    stream.set_time(TIMELINE, sequence=int(reference.frames[index]))
+    valid = reference.valid[index]
+    cameras = reference.cameras
+    _log_points(stream, "/reference", reference.points[index], image, valid)
+    _log_camera(
+        stream,
+        "/reference",
+        cameras.cam_from_world[index],
+        cameras.intrinsics[index],
+        cameras.size,
+    )
+    _log_depth(stream, "/depth/reference", masked(reference.depth[index], valid), range_)
+
+
+def log_error(stream: rr.RecordingStream, report: Report, frames: list[int]) -> None:
+    """Distance of every aligned point to its reference, grey where the reference knows nothing."""
+    for frame, errors in zip(frames, report.point_error_map, strict=True):
+        stream.set_time(TIMELINE, sequence=frame)
+        colours = colorize(errors, low=ERROR_RANGE[0], high=ERROR_RANGE[1])
+        stream.log("/error", rr.Image(colours))
+
+
+@dataclass(frozen=True)
+class RecordedFrame:
+    """What a recording holds for one frame; None where nothing was logged."""
+
+    prediction: Float[np.ndarray, "N 3"] | None
+    reference: Float[np.ndarray, "M 3"] | None
+    reference_depth: Float[np.ndarray, "H W"] | None
+
+
+def points_by_frame(path: Path) -> dict[int, RecordedFrame]:
+    """Read the geometry of an .rrd file back, by frame of the clip.
+
+    Args:
+        path: a file written by `Recording`.
+
+    Returns:
+        Points in row-major order; the reference's are those with `reference_depth` > 0.
+    """
+    from rerun.chunk import RrdReader
+
+    points: dict[tuple[str, int], Any] = {}
+    depths: dict[int, Any] = {}
+    for chunk in RrdReader(path).stream():
+        if chunk.is_static or TIMELINE not in chunk.timeline_names:
+            continue
+        batch = chunk.to_record_batch()
+        times = [int(time) for time in _column(batch, TIMELINE).cast("int64").to_pylist()]
+        side = chunk.entity_path.strip("/").split("/")[0]
+        if chunk.entity_path in ("/prediction/points", "/reference/points"):
+            rows = _column(batch, "Points3D:positions")
+            for time, row in zip(times, rows, strict=True):
+                flat = row.values.flatten().to_numpy(zero_copy_only=False)
+                points[side, time] = flat.reshape(-1, 3)
+        elif chunk.entity_path == "/depth/reference":
+            buffers = _column(batch, "DepthImage:buffer").to_pylist()
+            formats = _column(batch, "DepthImage:format").to_pylist()
+            for time, buffer, format_ in zip(times, buffers, formats, strict=True):
+                depth = np.frombuffer(bytes(buffer[0]), dtype=np.float32)
+                depths[time] = depth.reshape(format_[0]["height"], format_[0]["width"])
+    frames = sorted({time for _, time in points} | set(depths))
+    return {
+        frame: RecordedFrame(
+            points.get(("prediction", frame)), points.get(("reference", frame)), depths.get(frame)
+        )
+        for frame in frames
+    }
+
+
+def _column(batch: Any, name: str) -> Any:
+    return batch.column(batch.schema.names.index(name))
+
+
+def _log_points(
+    stream: rr.RecordingStream,
+    world: str,
+    points: Float[np.ndarray, "h w 3"],
+    image: UInt8[np.ndarray, "H W 3"],
+    valid: Bool[np.ndarray, "h w"],
+) -> None:
+    colors = resize(image, *valid.shape)
+    stream.log(
+        f"{world}/points",
+        rr.Points3D(points[valid].astype(np.float32, copy=False), colors=colors[valid]),
+    )
+
+
+def _log_camera(
+    stream: rr.RecordingStream,
+    world: str,
+    cam_from_world: Float[np.ndarray, "3 4"],
+    intrinsics: Float[np.ndarray, "3 3"],
+    size: tuple[int, int],
+) -> None:
+    height, width = size
+    color = PREDICTION if world == "/prediction" else REFERENCE
+    stream.log(
+        f"{world}/camera",
+        rr.Transform3D(
+            translation=cam_from_world[:, 3],
+            mat3x3=cam_from_world[:, :3],
+            relation=rr.TransformRelation.ChildFromParent,  # cam_from_world, OpenCV axes
+        ),
+        rr.Pinhole(
+            image_from_camera=intrinsics,
+            resolution=(width, height),
+            camera_xyz=rr.ViewCoordinates.RDF,
+            image_plane_distance=FRUSTUM_DEPTH,
+            color=color,
+        ),
+    )
+    # Transforms show only their latest state; lines accumulate, so the path of the camera stays.
+    outline = frustum(Cameras(cam_from_world[None], intrinsics[None], size))
+    stream.log(
+        f"{world}/frustums",
+        rr.LineStrips3D(outline, colors=color, radii=rr.Radius.ui_points(0.75)),
+    )
+
+
+def frustum(camera: Cameras) -> list[Float[np.ndarray, "N 3"]]:
+    """Line strips (world frame) of the first camera's image plane and its four edges."""
+    height, width = camera.size
+    corners = np.array(
+        [[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], dtype=np.float64
+    )
+    rays = corners @ np.linalg.inv(camera.intrinsics[0].astype(np.float64)).T * FRUSTUM_DEPTH
+    pose = camera.world_from_cam[0].astype(np.float64)
+    plane = rays @ pose[:, :3].T + pose[:, 3]
+    center = pose[:, 3]
+    edges = [np.stack([center, corner]) for corner in plane]
+    return [np.concatenate([plane, plane[:1]]), *edges]
+
+
+def _log_depth(
+    stream: rr.RecordingStream,
+    entity: str,
+    depth: Float[np.ndarray, "H W"],
+    range_: tuple[float, float],
+) -> None:
+    image = rr.DepthImage(
+        depth.astype(np.float32, copy=False), depth_range=range_, colormap="turbo"
+    )
+    stream.log(entity, image)
+
+
+def _jpeg(image: UInt8[np.ndarray, "H W 3"]) -> bytes:
+    done, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+    if not done:
+        raise RuntimeError("OpenCV could not encode a frame as JPEG")
+    return bytes(data)
