@@ -1,0 +1,322 @@
+"""`Clip`: the decoded frames of one video, and exactly where in the source they came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from explorer import _decode, _images
+from explorer._limits import Limits
+from explorer._typing import Float, Int, UInt8
+from explorer.errors import ClipError
+
+__all__ = ["Clip", "Limits", "VideoInfo", "clip_from_frames", "inspect_video", "load_clip"]
+
+_RECIPE = 1  # part of the content hash: raise it when the way from file to frames changes
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames of one video, ready for a backbone.
+
+    Attributes:
+        frames: (T, H, W, 3) uint8 RGB, upright.
+        timestamps: (T,) seconds after the first frame of the source.
+        content_hash: sha256 of the source's bytes and of the sampling, never of the path.
+        name: for people.
+        source_hash: sha256 of the file's bytes alone (for images: of all images in order).
+        source_frames: (T,) position of each frame in the source.
+        source_size: (height, width) of the upright source frames.
+        crop: (y0, x0, height, width) of the part of a source frame that `frames` shows, in pixels.
+    """
+
+    frames: UInt8[np.ndarray, "T H W 3"]
+    timestamps: Float[np.ndarray, " T"]
+    content_hash: str
+    name: str
+    source_hash: str
+    source_frames: Int[np.ndarray, " T"]
+    source_size: tuple[int, int]
+    crop: tuple[int, int, int, int]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the frames."""
+        return self.frames.shape[1], self.frames.shape[2]
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a page must know to let a person place the window.
+
+    Attributes:
+        frames: number of frames.
+        fps: frames per second (30 for a folder of images).
+        seconds: from the start of the first to the end of the last frame.
+        size: (height, width) of an upright frame.
+    """
+
+    frames: int
+    fps: float
+    seconds: float
+    size: tuple[int, int]
+
+
+def inspect_video(path: str | Path, *, limits: Limits | None = None) -> VideoInfo:
+    """Count, time and measure a video or a folder of images; decodes one frame only.
+
+    Raises:
+        ClipError: the input is missing, broken or over a limit; the message says what to do.
+    """
+    limits = limits or Limits()
+    path = _existing(path)
+    if path.is_dir():
+        folder = _images.read_folder(path, limits)
+        height, width = _images.read_image(folder.paths[0]).shape[:2]
+        count = len(folder.paths)
+        return VideoInfo(count, _images.FPS, count / _images.FPS, (height, width))
+    _check_file(path, limits)
+    index = _decode.read_index(path, limits)
+    first = next(_decode.decode(path, index, [0], limits))
+    count = len(index.pts)
+    seconds = float(index.seconds([count - 1])[0]) + 1.0 / index.fps
+    return VideoInfo(count, index.fps, seconds, (first.rgb.shape[0], first.rgb.shape[1]))
+
+
+def load_clip(
+    path: str | Path,
+    *,
+    start: int = 0,
+    stride: int = 1,
+    count: int | None = 17,
+    size: tuple[int, int] | None = (144, 256),
+    limits: Limits | None = None,
+) -> Clip:
+    """Decode a window of an mp4 or mov file, or of a folder of png or jpg images.
+
+    Args:
+        path: the file or folder.
+        start: first frame of the window.
+        stride: distance between the frames taken, in source frames.
+        count: frames taken; None takes all up to the end.
+        size: (height, width): the largest centred part of this shape, resized (area averaging
+            when it shrinks). None keeps the source's pixels.
+        limits: bounds that are checked before anything is decoded.
+
+    Raises:
+        ClipError: the input is missing, broken, over a limit or too short for the window; the
+            message says what is wrong and what to do.
+    """
+    limits = limits or Limits()
+    path = _existing(path)
+    _check_window(start, stride, count, size)
+    pictures: Iterable[_decode.Picture]
+    if path.is_dir():
+        folder = _images.read_folder(path, limits)
+        taken = _window(path.name, len(folder.paths), start, stride, count, limits)
+        source_hash = folder.source_hash
+        timestamps = np.asarray(taken, dtype=np.float64) / _images.FPS
+        pictures = (_decode.Picture(_images.read_image(folder.paths[i]), 1.0) for i in taken)
+    else:
+        _check_file(path, limits)
+        index = _decode.read_index(path, limits)
+        taken = _window(path.name, len(index.pts), start, stride, count, limits)
+        source_hash = _file_hash(path)
+        timestamps = index.seconds(taken)
+        pictures = _decode.decode(path, index, taken, limits)
+    frames, source_size, crop = _collect(path.name, pictures, len(taken), size, limits)
+    return Clip(
+        frames=frames,
+        timestamps=timestamps,
+        content_hash=_content_hash(source_hash, taken, size),
+        name=path.name,
+        source_hash=source_hash,
+        source_frames=np.asarray(taken, dtype=np.int64),
+        source_size=source_size,
+        crop=crop,
+    )
+
+
+def clip_from_frames(
+    frames: UInt8[np.ndarray, "T H W 3"], *, name: str, fps: float = 30.0
+) -> Clip:
+    """A clip made of an array of (T, H, W, 3) uint8 RGB frames, hashed by its pixels.
+
+    Raises:
+        ClipError: wrong shape or dtype, no frames, or a frame rate that is not positive.
+    """
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or frames.size == 0:
+        raise ClipError(
+            f"frames must be a non-empty uint8 array (T, H, W, 3); got {frames.dtype} "
+            f"{frames.shape}"
+        )
+    if not fps > 0:
+        raise ClipError(f"fps is {fps}: give a positive number of frames per second")
+    owned = np.array(frames, order="C")
+    count, height, width = owned.shape[:3]
+    digest = hashlib.sha256(str(owned.shape).encode())
+    digest.update(owned.data)
+    source_hash = digest.hexdigest()
+    return Clip(
+        frames=owned,
+        timestamps=np.arange(count) / fps,
+        content_hash=_content_hash(source_hash, range(count), None),
+        name=name,
+        source_hash=source_hash,
+        source_frames=np.arange(count, dtype=np.int64),
+        source_size=(height, width),
+        crop=(0, 0, height, width),
+    )
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    try:
+        if path.is_dir() or path.is_file():
+            return path
+        exists = path.exists()
+    except (OSError, ValueError) as error:
+        raise ClipError(f"{path.name!r} is not a usable path ({error})") from error
+    if exists:
+        raise ClipError(f"{path.name} is neither a file nor a folder: choose a video file")
+    raise ClipError(f"{path} does not exist: check the path")
+
+
+def _check_file(path: Path, limits: Limits) -> None:
+    count = path.stat().st_size
+    if count == 0:
+        raise ClipError(f"{path.name} is empty (0 bytes): copy or upload it again")
+    if path.suffix.lower() not in _decode.VIDEO_SUFFIXES:
+        raise ClipError(
+            f"{path.name} is not an mp4 or mov file: convert it to mp4 (H.264), or give a folder "
+            "of png or jpg images"
+        )
+    limits.check_bytes(path.name, count)
+
+
+def _check_window(
+    start: int, stride: int, count: int | None, size: tuple[int, int] | None
+) -> None:
+    if start < 0:
+        raise ClipError(f"start is {start}: the first frame is 0")
+    if stride < 1:
+        raise ClipError(f"stride is {stride}: it must be 1 or more")
+    if count is not None and count < 1:
+        raise ClipError(f"count is {count}: take at least 1 frame")
+    if size is not None and min(size) < 1:
+        raise ClipError(f"size is {size}: height and width must be 1 or more")
+
+
+def _window(
+    name: str, total: int, start: int, stride: int, count: int | None, limits: Limits
+) -> range:
+    possible = len(range(start, total, stride))
+    if possible == 0:
+        raise ClipError(
+            f"{name} has {total} frames; a window cannot start at frame {start}: "
+            f"start at {total - 1} or before"
+        )
+    if count is not None and count > possible:
+        last_start = total - 1 - (count - 1) * stride
+        advice = f"take at most {possible} frames"
+        if last_start >= 0:
+            advice += f", or start at frame {last_start} or before"
+        elif stride > 1 and total >= count:
+            advice += f", or use a stride of at most {(total - 1) // (count - 1)} from frame 0"
+        raise ClipError(
+            f"{name} has {total} frames, too few for {count} frames with stride {stride} from "
+            f"frame {start}: {advice}"
+        )
+    taken = possible if count is None else count
+    limits.check_frames(name, taken)
+    return range(start, start + (taken - 1) * stride + 1, stride)
+
+
+def _file_hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _content_hash(source_hash: str, taken: Sequence[int], size: tuple[int, int] | None) -> str:
+    sampling = {
+        "recipe": _RECIPE,
+        "source": source_hash,
+        "frames": [int(frame) for frame in taken],
+        "size": None if size is None else [int(size[0]), int(size[1])],
+    }
+    return hashlib.sha256(json.dumps(sampling, sort_keys=True).encode()).hexdigest()
+
+
+def cover_crop(
+    source: tuple[int, int], size: tuple[int, int], *, pixel_aspect: float = 1.0
+) -> tuple[int, int, int, int]:
+    """(y0, x0, height, width) of the largest centred part of `source` in the shape of `size`.
+
+    `pixel_aspect` is the width of a source pixel over its height.
+    """
+    wanted = size[1] / size[0] / pixel_aspect
+    height = min(source[0], max(1, round(source[1] / wanted)))
+    width = min(source[1], max(1, round(source[0] * wanted)))
+    return (source[0] - height) // 2, (source[1] - width) // 2, height, width
+
+
+def _resizer(
+    crop: tuple[int, int, int, int], size: tuple[int, int]
+) -> Callable[[UInt8[np.ndarray, "H W 3"]], UInt8[np.ndarray, "h w 3"]]:
+    import cv2
+
+    y0, x0, height, width = crop
+    shrinks = height * width > size[0] * size[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+
+    def resize(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        part = np.ascontiguousarray(rgb[y0 : y0 + height, x0 : x0 + width])
+        if part.shape[:2] == size:
+            return part
+        return np.asarray(
+            cv2.resize(part, (size[1], size[0]), interpolation=method), dtype=np.uint8
+        )
+
+    return resize
+
+
+def _collect(
+    name: str,
+    pictures: Iterable[_decode.Picture],
+    count: int,
+    size: tuple[int, int] | None,
+    limits: Limits,
+) -> tuple[UInt8[np.ndarray, "T H W 3"], tuple[int, int], tuple[int, int, int, int]]:
+    """Resize while decoding, so that only the small frames are ever held together."""
+    frames: UInt8[np.ndarray, "T H W 3"] | None = None
+    for position, picture in enumerate(pictures):
+        source = (picture.rgb.shape[0], picture.rgb.shape[1])
+        if frames is None:
+            source_size = source
+            crop = (0, 0, *source) if size is None else cover_crop(
+                source, size, pixel_aspect=picture.pixel_aspect
+            )
+            out = size or source
+            limits.check_bytes(f"the decoded window of {name}", count * out[0] * out[1] * 3)
+            resize = _resizer(crop, out)
+            frames = np.empty((count, *out, 3), dtype=np.uint8)
+        elif source != source_size:
+            raise ClipError(
+                f"{name} changes its picture size from {source_size[1]}x{source_size[0]} to "
+                f"{source[1]}x{source[0]}: choose another window, or convert it to one size"
+            )
+        frames[position] = resize(picture.rgb)
+    if frames is None:
+        raise ClipError(f"{name} has no frames: choose another video")
+    return frames, source_size, crop
