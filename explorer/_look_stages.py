@@ -115,9 +115,16 @@ class Predicted(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class Referenced(Stage):
-    """The reference at the prediction's frames, or None and a note that says so."""
+    """What the reference says, or None and a note that says why.
+
+    Attributes:
+        reconstruction: at the prediction's frames and resolution.
+        full: at all frames that the reference has, in its own resolution; for correspondence.
+        note: why there is none, or None.
+    """
 
     reconstruction: Reconstruction | None
+    full: Reconstruction | None
     note: str | None
 
 
@@ -125,7 +132,8 @@ class Referenced(Stage):
 class Compared(Stage):
     """The metrics; `report` is None without a prediction or a reference.
 
-    `correspondence` holds `error_px`, `pck` and `queries`, None without a reference.
+    `correspondence` is what `explorer.correspondence.correspondence_summary` gives (`error_px`,
+    `pck`, ...), None without a reference.
     """
 
     report: Report | None

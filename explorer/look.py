@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
+from explorer import _look_cache as cache
+from explorer import references
 from explorer._look_stages import (
     Compared,
     Decoded,
@@ -17,9 +21,20 @@ from explorer._look_stages import (
     Referenced,
     Stage,
 )
-from explorer.backbones.base import never
+from explorer._look_summary import summarize
+from explorer.backbones import registry
+from explorer.backbones.base import never, stop_check
+from explorer.clip import load_clip
+from explorer.correspondence import correspondence_summary
+from explorer.errors import BackboneError, ProbeError, ReferenceError3D
+from explorer.features import resolve_layers
 
 if TYPE_CHECKING:
+    from explorer.backbones.base import Backbone
+    from explorer.clip import Clip
+    from explorer.features import Features
+    from explorer.probe.checkpoint import ProbeCard
+    from explorer.reconstruction import Reconstruction
     from explorer.store import Store
 
 __all__ = [
@@ -35,6 +50,8 @@ __all__ = [
     "Stage",
     "look",
 ]
+
+NO_REFERENCE = "none"
 
 
 def look(
@@ -53,5 +70,266 @@ def look(
         EmergeError: bad clip, backbone, layer, sigma or reference.
         Cancelled: `should_stop` became true; nothing of the unfinished step is stored.
     """
-    raise NotImplementedError
-    yield
+    run = _Run(request, store, should_stop)
+    stop_check(should_stop)
+    for stage in run.stages():
+        yield stage
+        if not isinstance(stage, Finished):
+            stop_check(should_stop)
+
+
+class _Run:
+    """State of one look."""
+
+    def __init__(
+        self, request: LookRequest, store: Store, should_stop: Callable[[], bool]
+    ) -> None:
+        self.request = request
+        self.store = store
+        self.should_stop = should_stop
+        self.begin = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+        self.cached = {"latents": False, "features": False, "prediction": False}
+        self.card = registry.card(request.backbone)
+        asked = [request.layer, *request.also_layers]
+        self.layers = resolve_layers(asked, self.card.layers)
+        self.layer = resolve_layers([request.layer], self.card.layers)[0]
+        self.sigma = float(request.sigma) if self.card.uses_sigma else 0.0
+        if not 0.0 <= self.sigma <= 1.0:
+            raise BackboneError(f"sigma {self.sigma} is not in [0, 1]: it is the fraction of noise")
+        known = references.names()
+        if request.reference not in (NO_REFERENCE, *known):
+            choices = ", ".join((*known, NO_REFERENCE))
+            raise ReferenceError3D(
+                f"there is no reference {request.reference!r}; there are: {choices}"
+            )
+
+    def stages(self) -> Iterator[Stage]:
+        request = self.request
+        with self.timed("decode"):
+            clip = load_clip(
+                request.path,
+                start=request.start,
+                stride=request.stride,
+                count=request.count,
+                size=self.card.input_size,
+            )
+            key = cache.clip_key(clip)
+        yield Decoded(seconds=self.now(), clip=clip)
+
+        with self.timed("load"):
+            device = registry.resolve_device(request.device)
+            backbone = registry.load(request.backbone, device=device, dtype=request.dtype)
+            backbone.check(clip, self.layers, self.sigma)
+        features = yield from self.features(clip, key, backbone, device)
+        prediction, probe, probe_note = yield from self.prediction(key, backbone, features, device)
+        reference, full, reference_note = yield from self.reference(clip, features, prediction)
+
+        from explorer.metrics import compare
+
+        with self.timed("comparison"):
+            report = None
+            if prediction is not None and reference is not None:
+                report = compare(prediction, reference)
+            matches = full and correspondence_summary(features, full, size=clip.size)
+        yield Compared(seconds=self.now(), report=report, correspondence=matches)
+
+        self.seconds["total"] = sum(self.seconds.values())
+        summary = summarize(
+            request,
+            clip=clip,
+            features=features,
+            device=device,
+            probe=probe,
+            probe_note=probe_note,
+            reference=reference,
+            reference_note=reference_note,
+            report=report,
+            correspondence=matches,
+            seconds=self.seconds,
+            cached=self.cached,
+        )
+        yield Finished(seconds=self.now(), summary=summary)
+
+    def features(
+        self, clip: Clip, key: dict[str, Any], backbone: Backbone, device: str
+    ) -> Generator[Stage, None, Features]:
+        with self.timed("features"):
+            found = cache.get_features(self.store, self.features_key(key, backbone, device))
+        if found is not None:
+            self.cached["latents"] = self.cached["features"] = True
+            yield LatentsReady(seconds=self.now(), cached=True)
+            yield FeaturesReady(seconds=self.now(), features=found, cached=True)
+            return found
+        latents = None
+        with self.timed("latents"):
+            if backbone.encoder_hash is not None:
+                latents, self.cached["latents"] = cache.cached_latents(
+                    self.store,
+                    cache.latents_key(key, backbone, device),
+                    lambda: backbone.encode(clip, should_stop=self.should_stop),
+                )
+        yield LatentsReady(seconds=self.now(), cached=self.cached["latents"])
+        with self.timed("features"):
+            all_features = backbone.extract(
+                clip,
+                layers=self.layers,
+                sigma=self.sigma,
+                seed=self.request.seed,
+                latents=latents,
+                should_stop=self.should_stop,
+            )
+            for layer, values in all_features.items():
+                cache.put_features(
+                    self.store, self.features_key(key, backbone, device, layer), values
+                )
+        found = all_features[self.layer]
+        yield FeaturesReady(seconds=self.now(), features=found, cached=False)
+        return found
+
+    def prediction(
+        self, key: dict[str, Any], backbone: Backbone, features: Features, device: str
+    ) -> Generator[Stage, None, tuple[Reconstruction | None, ProbeCard | None, str | None]]:
+        from explorer.probe.checkpoint import find_probe, load_probe
+
+        probe = find_probe(self.card.id, self.layer, self.sigma)
+        if probe is None:
+            reason = _missing_probe(self.card.id, self.layer, self.sigma)
+            yield Predicted(seconds=self.now(), reconstruction=None, reason=reason, cached=False)
+            return None, None, reason
+        wanted = cache.prediction_key(self.features_key(key, backbone, device), probe.sha256)
+        with self.timed("prediction"):
+            found = cache.get_reconstruction(self.store, wanted)
+        if found is not None:
+            self.cached["prediction"] = True
+            for slot in range(len(found.frames)):
+                yield _frame_of(found, slot, self.now())
+        else:
+            from explorer.probe.predict import assemble, predict_frames
+
+            with self.timed("prediction"):
+                try:
+                    model = load_probe(probe, backbone_hash=features.backbone_hash)
+                except ProbeError as error:
+                    refused = str(error)
+                else:
+                    refused = None
+            if refused is not None:
+                # The clip's features are still worth looking at, so the look goes on.
+                yield Predicted(
+                    seconds=self.now(), reconstruction=None, reason=refused, cached=False
+                )
+                return None, None, refused
+            frames = []
+            stream = predict_frames(model, features)
+            while True:
+                with self.timed("prediction"):
+                    frame = next(stream, None)
+                if frame is None:
+                    break
+                frames.append(frame)
+                yield FramePredicted(
+                    seconds=self.now(),
+                    slot=frame.slot,
+                    frame=frame.frame,
+                    depth=frame.depth,
+                    points=frame.points,
+                    confidence=frame.confidence,
+                    cam_from_world=frame.cam_from_world,
+                    intrinsics=frame.intrinsics,
+                    cached=False,
+                )
+            with self.timed("prediction"):
+                found = assemble(frames, features)
+                cache.put_reconstruction(self.store, wanted, found)
+        cached = self.cached["prediction"]
+        yield Predicted(seconds=self.now(), reconstruction=found, reason=None, cached=cached)
+        return found, probe, None
+
+    def reference(
+        self, clip: Clip, features: Features, prediction: Reconstruction | None
+    ) -> Generator[Stage, None, tuple[Reconstruction | None, Reconstruction | None, str | None]]:
+        name = self.request.reference
+        full = shown = None
+        note: str | None = "no reference was asked for"
+        with self.timed("reference"):
+            if name != NO_REFERENCE:
+                full = references.reconstruct(name, clip)
+                note = None if full else f"no reference: {name!r} knows nothing about this video"
+            if full is not None:
+                size = prediction.size if prediction else _half(clip)
+                shown = _sampled(full, features, size)
+        yield Referenced(seconds=self.now(), reconstruction=shown, full=full, note=note)
+        return shown, full, note
+
+    def features_key(
+        self, clip: dict[str, Any], backbone: Backbone, device: str, layer: int | None = None
+    ) -> dict[str, Any]:
+        return cache.features_key(
+            clip,
+            backbone,
+            layer=self.layer if layer is None else layer,
+            sigma=self.sigma,
+            seed=self.request.seed,
+            device=device,
+            dtype=self.request.dtype,
+        )
+
+    def now(self) -> float:
+        return time.perf_counter() - self.begin
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to a step; what the caller does between stages is not ours."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+
+def _frame_of(found: Reconstruction, slot: int, seconds: float) -> FramePredicted:
+    return FramePredicted(
+        seconds=seconds,
+        slot=slot,
+        frame=int(found.frames[slot]),
+        depth=found.depth[slot],
+        points=found.points[slot],
+        confidence=found.confidence[slot],
+        cam_from_world=found.cameras.cam_from_world[slot],
+        intrinsics=found.cameras.intrinsics[slot],
+        cached=True,
+    )
+
+
+def _sampled(
+    reference: Reconstruction, features: Features, size: tuple[int, int]
+) -> Reconstruction:
+    """The reference at the slots' frames, on a prediction's pixel grid."""
+    try:
+        sampled = reference.at_frames(features.slot_frames)
+    except KeyError as error:
+        raise ReferenceError3D(f"{error.args[0]}: choose another window or reference") from None
+    return sampled if sampled.size == size else sampled.resized(*size)
+
+
+def _half(clip: Clip) -> tuple[int, int]:
+    """Where there is no prediction to match: enough points to see, few enough to stream."""
+    height, width = clip.size
+    return max(1, height // 2), max(1, width // 2)
+
+
+def _missing_probe(backbone: str, layer: int, sigma: float) -> str:
+    """Why a cell has no prediction, and which cells have one."""
+    from explorer.probe.checkpoint import list_probes
+
+    cells = sorted({(probe.layer, probe.sigma) for probe in list_probes(backbone)})
+    missing = f"{backbone} has no trained probe for layer {layer} at sigma {sigma:g}"
+    if not cells:
+        return f"{missing}, nor for any other cell; correspondence works without one"
+    named = "; ".join(
+        f"layer {each}: sigma " + ", ".join(f"{noise:g}" for row, noise in cells if row == each)
+        for each in sorted({row for row, _ in cells})
+    )
+    return f"{missing}. There are probes for {named}"

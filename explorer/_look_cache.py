@@ -1,0 +1,152 @@
+"""How latents, features and reconstructions of a look go into the store and come back."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from explorer.camera import Cameras
+from explorer.features import Features
+from explorer.reconstruction import Reconstruction
+
+if TYPE_CHECKING:
+    from explorer.backbones.base import Backbone
+    from explorer.clip import Clip
+    from explorer.store import Store
+
+LAYOUT = 1  # part of every key: raise it when what is stored, or how it is computed, changes
+
+
+@functools.cache
+def versions() -> dict[str, str | None]:
+    """Installed versions of what may change the last bits, and of this project."""
+    found: dict[str, str | None] = {}
+    for name in ("torch", "diffusers", "emerge3d"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    if found["emerge3d"] is None:
+        from explorer import __version__
+
+        found["emerge3d"] = __version__
+    return found
+
+
+def clip_key(clip: Clip) -> dict[str, Any]:
+    """What determines a clip: source bytes and window, and the pixels that came out of them.
+
+    Decoders and resizers of different versions may disagree in the pixels.
+    """
+    pixels = hashlib.sha256(np.ascontiguousarray(clip.frames).data).hexdigest()
+    return {"layout": LAYOUT, "clip": clip.content_hash, "pixels": pixels}
+
+
+def latents_key(clip: dict[str, Any], backbone: Backbone, device: str) -> dict[str, Any]:
+    """What determines latents: no layer, sigma, seed or dtype (the VAE runs in float32)."""
+    return {
+        **clip,
+        "encoder": backbone.encoder_hash,
+        "input_size": list(backbone.card.input_size),
+        "device": device_type(device),
+        "torch": versions()["torch"],
+        "diffusers": versions()["diffusers"],
+    }
+
+
+def features_key(
+    clip: dict[str, Any],
+    backbone: Backbone,
+    *,
+    layer: int,
+    sigma: float,
+    seed: int,
+    device: str,
+    dtype: str,
+) -> dict[str, Any]:
+    """What determines features."""
+    return {
+        **clip,
+        "backbone": backbone.card.id,
+        "hash": backbone.weights_hash,
+        "layer": layer,
+        "sigma": float(sigma),
+        "seed": seed,
+        "device": device_type(device),
+        "dtype": dtype,
+        "torch": versions()["torch"],
+        "diffusers": versions()["diffusers"],
+    }
+
+
+def prediction_key(features: dict[str, Any], probe: str) -> dict[str, Any]:
+    """What determines a probe's reconstruction: its features and its weights."""
+    return {**features, "probe": probe}
+
+
+def device_type(device: str) -> str:
+    """The kind of device: all GPUs of a machine count as one."""
+    return device.split(":")[0]
+
+
+def get_features(store: Store, key: dict[str, Any]) -> Features | None:
+    """Stored features, or None."""
+    found = store.get("features", key)
+    if found is None:
+        return None
+    arrays, meta = found
+    return Features(**arrays, **meta)
+
+
+def put_features(store: Store, key: dict[str, Any], features: Features) -> None:
+    """Store features."""
+    arrays = ("values", "frame_to_slot", "slot_frames")
+    meta = {
+        name: getattr(features, name)
+        for name in Features.__dataclass_fields__
+        if name not in arrays
+    }
+    store.put("features", key, {name: getattr(features, name) for name in arrays}, meta)
+
+
+def get_reconstruction(store: Store, key: dict[str, Any]) -> Reconstruction | None:
+    """Stored reconstruction, or None."""
+    found = store.get("reconstruction", key)
+    if found is None:
+        return None
+    arrays, meta = found
+    cameras = Cameras(
+        arrays.pop("cam_from_world"), arrays.pop("intrinsics"), arrays["depth"].shape[1:]
+    )
+    return Reconstruction(cameras=cameras, **arrays, **meta)
+
+
+def put_reconstruction(store: Store, key: dict[str, Any], found: Reconstruction) -> None:
+    """Store a reconstruction."""
+    arrays = {
+        "frames": found.frames,
+        "depth": found.depth,
+        "points": found.points,
+        "confidence": found.confidence,
+        "cam_from_world": found.cameras.cam_from_world,
+        "intrinsics": found.cameras.intrinsics,
+    }
+    meta = {"source": found.source, "provenance": found.provenance}
+    store.put("reconstruction", key, arrays, meta)
+
+
+def cached_latents(
+    store: Store, key: dict[str, Any], encode: Callable[[], np.ndarray]
+) -> tuple[np.ndarray, bool]:
+    """(latents, whether the store had them)."""
+    found = store.get("latents", key)
+    if found is not None:
+        return found[0]["latents"], True
+    latents = encode()
+    store.put("latents", key, {"latents": latents}, {})
+    return latents, False
