@@ -1,0 +1,296 @@
+"""The shallow 3D probe: frozen features of one cell in, depth, points and cameras out.
+
+LayerNorm and a linear projection, pairs of frame/global attention, two DPT heads and an iterative
+camera head (VidFM3D, arXiv 2512.19949, section 3). The published probe and the `compact` one of
+this project are two configurations of the same class; module names are those of the published
+checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from explorer._typing import Float
+from explorer.nets.attention import AlternatingAttention
+from explorer.nets.camera_head import POSE_DIM, CameraHead
+from explorer.nets.dpt import DPTHead
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """Sizes of a probe; the defaults are the published ones.
+
+    Attributes:
+        in_channels: channels of the features.
+        dim: width of the trunk.
+        heads: attention heads of the trunk.
+        pairs: (frame, global) pairs of blocks; the DPT heads read exactly four.
+        mlp_ratio: hidden width of the trunk's MLPs over `dim`.
+        registers: register tokens per frame.
+        rope_base: base of the rotary frequencies.
+        layer_scale_init: initial LayerScale of trunk and camera head.
+        token_std: standard deviation of the initial camera and register tokens.
+        dpt_dim: channels of the DPT heads' fusion path.
+        dpt_stage_channels: channels of their four levels.
+        dpt_hidden: channels before their last convolution.
+        dpt_factors: size of their four levels relative to the grid.
+        camera_dim: width of the camera head; None keeps 2 * dim.
+        camera_depth: its blocks.
+        camera_heads: its attention heads.
+        camera_iterations: its passes.
+        camera_mlp_ratio: hidden width of its MLPs.
+        camera_start: the encoding its first correction is added to.
+        output_size: (H, W) of the maps for features on `grid`.
+        grid: (h, w) that `output_size` belongs to; other grids get proportional maps. None gives
+            `output_size` for any grid.
+        output_bias: initial (depth, depth confidence, point x, y, z, point confidence) before the
+            activations, with a small last layer; None leaves PyTorch's initial values.
+    """
+
+    in_channels: int
+    dim: int = 1024
+    heads: int = 16
+    pairs: int = 4
+    mlp_ratio: float = 4.0
+    registers: int = 4
+    rope_base: float = 100.0
+    layer_scale_init: float = 0.01
+    token_std: float = 1e-6
+    dpt_dim: int = 256
+    dpt_stage_channels: tuple[int, ...] = (256, 512, 1024, 1024)
+    dpt_hidden: int = 32
+    dpt_factors: tuple[float, ...] = (4, 2, 1, 0.5)
+    camera_dim: int | None = None
+    camera_depth: int = 4
+    camera_heads: int = 16
+    camera_iterations: int = 4
+    camera_mlp_ratio: float = 4.0
+    camera_start: tuple[float, ...] = (0.0,) * POSE_DIM
+    output_size: tuple[int, int] = (294, 518)
+    grid: tuple[int, int] | None = None
+    output_bias: tuple[float, ...] | None = None
+
+    @classmethod
+    def compact(cls, in_channels: int) -> ProbeConfig:
+        """At most 0.75 M parameters for up to 384 channels: it reads out, it does not compute.
+
+        The maps are four times the token grid, and training starts at depth 1, points (0, 0, 1),
+        confidence 2 and identical cameras with a field of view of about 50 degrees.
+        """
+        return cls(
+            in_channels=in_channels,
+            dim=64,
+            heads=4,
+            mlp_ratio=3.0,
+            layer_scale_init=1.0,
+            token_std=0.02,
+            dpt_dim=24,
+            dpt_stage_channels=(24, 24, 32, 32),
+            dpt_hidden=24,
+            dpt_factors=(2, 1, 1, 0.5),
+            camera_dim=64,
+            camera_depth=2,
+            camera_heads=4,
+            camera_mlp_ratio=2.0,
+            camera_start=(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.7, 1.1),
+            output_size=(72, 128),
+            grid=(18, 32),
+            output_bias=(0.0, 0.0, 0.0, 0.0, 0.6931, 0.0),
+        )
+
+    def size_for(self, grid: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) of the maps for features on a grid (h, w)."""
+        if self.grid is None:
+            return self.output_size
+        (height, width), (rows, columns) = self.output_size, self.grid
+        return round(height * grid[0] / rows), round(width * grid[1] / columns)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a JSON card."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ProbeConfig:
+        """The configuration of a JSON card.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+        """
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**fields)
+
+
+class DenseMaps(NamedTuple):
+    """What the two DPT heads say about K frames.
+
+    Attributes:
+        depth: (K, H, W) z-depth in the frame's own camera, > 0.
+        depth_confidence: (K, H, W) > 1.
+        points: (K, H, W, 3) in the frame of the first camera.
+        points_confidence: (K, H, W) > 1.
+    """
+
+    depth: torch.Tensor
+    depth_confidence: torch.Tensor
+    points: torch.Tensor
+    points_confidence: torch.Tensor
+
+
+class ProbeOutput(NamedTuple):
+    """Everything a probe predicts for B clips of S frames.
+
+    Lengths are relative to the mean distance of the first frame's points.
+
+    Attributes:
+        depth: (B, S, H, W) z-depth.
+        depth_confidence: (B, S, H, W) > 1.
+        points: (B, S, H, W, 3) in the frame of the first camera.
+        points_confidence: (B, S, H, W) > 1.
+        pose_encodings: one (B, S, 9) per pass of the camera head (see `explorer.nets.pose`).
+    """
+
+    depth: torch.Tensor
+    depth_confidence: torch.Tensor
+    points: torch.Tensor
+    points_confidence: torch.Tensor
+    pose_encodings: list[torch.Tensor]
+
+
+class Trunk(AlternatingAttention):
+    """Projection of the features and alternating attention."""
+
+    def __init__(self, config: ProbeConfig) -> None:
+        super().__init__(
+            config.dim,
+            config.heads,
+            pairs=config.pairs,
+            registers=config.registers,
+            mlp_ratio=config.mlp_ratio,
+            layer_scale=config.layer_scale_init,
+            rope_base=config.rope_base,
+            token_std=config.token_std,
+        )
+        self.input_proj = nn.Sequential(
+            nn.LayerNorm(config.in_channels, eps=1e-5), nn.Linear(config.in_channels, config.dim)
+        )
+
+    def forward(self, features: Float[torch.Tensor, "B S h w C"]) -> list[torch.Tensor]:
+        """One (B, S, 1 + registers + h*w, 2 * dim) tensor per pair."""
+        _, _, rows, columns, _ = features.shape
+        return self.alternate(self.input_proj(features.flatten(2, 3)), (rows, columns))
+
+
+class Probe(nn.Module):
+    """Features of S frames to depth, points and cameras.
+
+    The trunk may run under bfloat16 autocast; the heads always run in float32.
+
+    Raises:
+        ValueError: the configuration does not have four pairs, or widths do not fit their heads.
+    """
+
+    def __init__(self, config: ProbeConfig) -> None:
+        super().__init__()
+        if config.pairs != 4:
+            raise ValueError(f"the DPT heads read four pairs of blocks, not {config.pairs}")
+        self.config = config
+        width = 2 * config.dim
+        self.backbone = Trunk(config)
+        self.camera_head = CameraHead(
+            width,
+            dim=config.camera_dim,
+            depth=config.camera_depth,
+            heads=config.camera_heads,
+            iterations=config.camera_iterations,
+            mlp_ratio=config.camera_mlp_ratio,
+            layer_scale=config.layer_scale_init,
+            start=config.camera_start,
+        )
+        self.point_head = self._dense_head(width, 4)
+        self.depth_head = self._dense_head(width, 2)
+        if config.output_bias is not None:
+            self._start_at(config.output_bias)
+
+    def _dense_head(self, width: int, out: int) -> DPTHead:
+        config = self.config
+        return DPTHead(
+            width,
+            out,
+            dim=config.dpt_dim,
+            stages=config.dpt_stage_channels,
+            hidden=config.dpt_hidden,
+            factors=config.dpt_factors,
+        )
+
+    @torch.no_grad()
+    def _start_at(self, bias: Sequence[float]) -> None:
+        self.depth_head.start_at(bias[:2])
+        self.point_head.start_at(bias[2:])
+        self.camera_head.pose_branch.fc2.weight.mul_(0.1)
+        self.camera_head.pose_branch.fc2.bias.zero_()
+
+    def trunk(self, features: Float[torch.Tensor, "B S h w C"]) -> list[torch.Tensor]:
+        """Taps of the trunk, one (B, S, 1 + registers + h*w, 2 * dim) tensor per pair."""
+        taps: list[torch.Tensor] = self.backbone(features)
+        return taps
+
+    def cameras(self, taps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Pose encodings (B, S, 9) of all passes, from the camera tokens of the last tap."""
+        with torch.autocast(taps[-1].device.type, enabled=False):
+            encodings: list[torch.Tensor] = self.camera_head(taps[-1][:, :, 0].float())
+        return encodings
+
+    def dense(
+        self,
+        taps: Sequence[torch.Tensor],
+        grid: tuple[int, int],
+        *,
+        frames: slice | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> DenseMaps:
+        """Maps of some frames.
+
+        Args:
+            taps: from `trunk`.
+            grid: (h, w) of the features.
+            frames: which of the S frames; all when None. Other frames are not computed.
+            size: (H, W) of the maps; the configuration's when None.
+
+        Returns:
+            Maps of K = B * (number of frames) pictures, clip by clip.
+        """
+        size = size or self.config.size_for(grid)
+        first = 1 + self.config.registers
+        picked = [tap[:, frames or slice(None), first:].flatten(0, 1).float() for tap in taps]
+        with torch.autocast(picked[0].device.type, enabled=False):
+            depth = self.depth_head(picked, grid, size)
+            points = self.point_head(picked, grid, size)
+        xyz = points[:, :3].permute(0, 2, 3, 1)
+        return DenseMaps(
+            depth=depth[:, 0].exp(),
+            depth_confidence=1 + depth[:, 1].exp(),
+            points=xyz.sign() * torch.expm1(xyz.abs()),
+            points_confidence=1 + points[:, 3].exp(),
+        )
+
+    def forward(
+        self,
+        features: Float[torch.Tensor, "B S h w C"],
+        *,
+        size: tuple[int, int] | None = None,
+    ) -> ProbeOutput:
+        """Maps and cameras of all frames of B clips, at (H, W) `size` or the configuration's."""
+        batch, count, rows, columns, _ = features.shape
+        taps = self.trunk(features)
+        maps = self.dense(taps, (rows, columns), size=size)
+        depth, depth_confidence, points, points_confidence = (
+            field.reshape(batch, count, *field.shape[1:]) for field in maps
+        )
+        return ProbeOutput(depth, depth_confidence, points, points_confidence, self.cameras(taps))
