@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from explorer._typing import Float
+from explorer._typing import Float, Int
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Cameras:
     def centers(self) -> Float[np.ndarray, "S 3"]:
         """(S, 3) camera centres in the world frame, -R^T t."""
         rotation, translation = self.cam_from_world[:, :, :3], self.cam_from_world[:, :, 3]
-        return -np.einsum("sji,sj->si", rotation, translation)
+        return np.asarray(-np.einsum("sji,sj->si", rotation, translation))
 
     @property
     def world_from_cam(self) -> Float[np.ndarray, "S 3 4"]:
@@ -42,7 +42,7 @@ class Cameras:
         rotation = np.swapaxes(self.cam_from_world[:, :, :3], 1, 2)
         return np.concatenate([rotation, self.centers[:, :, None]], axis=2)
 
-    def select(self, index: Float[np.ndarray, "..."] | list[int]) -> Cameras:
+    def select(self, index: Int[np.ndarray, " K"] | list[int]) -> Cameras:
         """The cameras at the given positions, in that order."""
         picked = np.asarray(index, dtype=np.int64)
         return Cameras(self.cam_from_world[picked], self.intrinsics[picked], self.size)
@@ -89,7 +89,8 @@ def unproject(
     count, height, width = depth.shape
     pixels = pixel_centers(height, width)
     homogeneous = np.concatenate([pixels, np.ones((height, width, 1))], axis=-1)
-    rays = np.einsum("sij,hwj->shwi", np.linalg.inv(cameras.intrinsics.astype(np.float64)), homogeneous)
+    inverse = np.linalg.inv(cameras.intrinsics.astype(np.float64))
+    rays = np.einsum("sij,hwj->shwi", inverse, homogeneous)
     in_camera = rays * depth[..., None]
     pose = cameras.world_from_cam.astype(np.float64)
     world = np.einsum("sij,shwj->shwi", pose[:, :, :3], in_camera) + pose[:, None, None, :, 3]

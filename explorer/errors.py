@@ -23,5 +23,9 @@ class ReferenceError3D(EmergeError):
     """The reference cannot reconstruct this clip."""
 
 
+class ComparisonError(EmergeError):
+    """The prediction and the reference have nothing in common that could be compared."""
+
+
 class Cancelled(EmergeError):
     """The caller asked to stop; nothing was stored for the unfinished step."""

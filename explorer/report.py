@@ -20,7 +20,7 @@ class Alignment:
 
     def apply(self, points: Float[np.ndarray, "... 3"]) -> Float[np.ndarray, "... 3"]:
         """Aligned points, same shape."""
-        return self.scale * points @ self.rotation.T + self.translation
+        return np.asarray(self.scale * points @ self.rotation.T + self.translation)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,110 @@
+"""The renderer's own geometry, for the clips that were rendered.
+
+`assets/clips/index.json` maps the sha256 of each video file to its geometry file beside it:
+{"<sha256>": "name.safetensors", ...}.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from explorer._typing import Int
+from explorer.assets import assets_root
+from explorer.camera import Cameras, unproject
+from explorer.clip import Clip
+from explorer.data.geometry import load_geometry
+from explorer.errors import ReferenceError3D
+from explorer.reconstruction import Reconstruction
+from explorer.references import register
+
+_registered: dict[str, Path] = {}
+
+
+def register_geometry(source_hash: str, path: Path) -> None:
+    """Make the geometry of one more video known to this process.
+
+    Args:
+        source_hash: sha256 of the video file's bytes, in hex.
+        path: file written by `explorer.data.geometry.save_geometry`.
+    """
+    _registered[source_hash] = Path(path)
+
+
+def find_geometry(source_hash: str) -> Path | None:
+    """Where the exact geometry of a video lies, or None for a video that was not rendered here.
+
+    Raises:
+        ReferenceError3D: the index of the shipped clips is broken.
+    """
+    if source_hash in _registered:
+        return _registered[source_hash]
+    folder = assets_root() / "clips"
+    index = folder / "index.json"
+    if not index.is_file():
+        return None
+    try:
+        name = json.loads(index.read_text()).get(source_hash)
+    except (ValueError, AttributeError) as error:
+        raise ReferenceError3D(f"the index of shipped clips {index} is broken: {error}") from error
+    return None if name is None else folder / str(name)
+
+
+@register("exact", "Exact geometry from the renderer (shipped clips)")
+def reconstruct(clip: Clip) -> Reconstruction | None:
+    """Exact geometry of the frames that a clip shows, None for a video that was not rendered here.
+
+    Maps are sampled at the centres of the clip's pixels, nearest neighbour, so that no depth is
+    mixed across an edge; intrinsics follow the crop and the resizing exactly, and points are the
+    sampled depths unprojected. Normalised: first camera at the origin, mean distance of its points
+    1. Confidence is 1 on geometry and 0 on sky.
+
+    Raises:
+        ReferenceError3D: the geometry does not fit the video, or the first frame sees only sky.
+    """
+    path = find_geometry(clip.source_hash)
+    if path is None:
+        return None
+    geometry = load_geometry(path)
+    available = len(geometry.depth)
+    if geometry.cameras.size != tuple(clip.source_size) or clip.source_frames.max() >= available:
+        raise ReferenceError3D(
+            f"{path.name} has {available} frames of {geometry.cameras.size}, the video frame "
+            f"{int(clip.source_frames.max())} of {tuple(clip.source_size)}: render the clip again"
+        )
+    height, width = clip.frames.shape[1:3]
+    top, left, crop_height, crop_width = clip.crop
+    rows = _samples(top, crop_height, height, geometry.cameras.size[0])
+    columns = _samples(left, crop_width, width, geometry.cameras.size[1])
+    depth = geometry.depth[np.ix_(clip.source_frames, rows, columns)]
+    cameras = _cropped(geometry.cameras.select(clip.source_frames), clip.crop).resized(
+        height, width
+    )
+    whole = Reconstruction(
+        frames=np.arange(len(clip.frames), dtype=np.int64),
+        depth=depth,
+        points=unproject(depth, cameras),
+        confidence=(depth > 0).astype(np.float32),
+        cameras=cameras,
+        source="exact",
+        provenance={"geometry": path.name, "source_hash": clip.source_hash},
+    )
+    if not whole.valid[0].any():
+        raise ReferenceError3D("the first frame sees only sky, so there is no length to measure in")
+    return whole.normalized()
+
+
+def _samples(start: int, extent: int, count: int, limit: int) -> Int[np.ndarray, " N"]:
+    """Source rows (or columns) under `count` pixel centres spread over [start, start + extent)."""
+    centers = start + (np.arange(count) + 0.5) * extent / count
+    return np.clip(np.floor(centers), 0, limit - 1).astype(np.int64)
+
+
+def _cropped(cameras: Cameras, crop: tuple[int, int, int, int]) -> Cameras:
+    top, left, height, width = crop
+    intrinsics = cameras.intrinsics.copy()
+    intrinsics[:, 0, 2] -= left
+    intrinsics[:, 1, 2] -= top
+    return Cameras(cameras.cam_from_world, intrinsics, (height, width))
