@@ -85,7 +85,7 @@ def draw_match(
     best: tuple[float, float],
     truth: tuple[float, float] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """A copy with the best match as an orange cross and, where known, the truth as a green circle."""
+    """A copy with the best match as an orange cross, the truth, where known, as a green circle."""
     drawn = image if truth is None else draw_circle(image, *truth, color=REFERENCE)
     return draw_cross(drawn, *best, color=PREDICTION)
 

@@ -81,9 +81,7 @@ def look(
 class _Run:
     """State of one look."""
 
-    def __init__(
-        self, request: LookRequest, store: Store, should_stop: Callable[[], bool]
-    ) -> None:
+    def __init__(self, request: LookRequest, store: Store, should_stop: Callable[[], bool]) -> None:
         self.request = request
         self.store = store
         self.should_stop = should_stop

@@ -5,10 +5,10 @@ Entities (timeline `frame`, the frame of the clip that a slot stands for):
     /reference/points, /reference/camera, /reference/frustums
     /input, /depth/prediction, /depth/reference, /error
 
-Both 3D worlds have the first camera at the origin, x right, y down, z forward, and the mean distance
-of the first frame's points as their unit; prediction and reference are shown unaligned. Points are
-row-major: all pixels for a prediction, the known ones (reference depth > 0) for a reference, so that
-the point error can be computed again from the recording alone.
+Both 3D worlds have the first camera at the origin, x right, y down, z forward, and the mean
+distance of the first frame's points as their unit; prediction and reference are shown unaligned.
+Points are row-major: all pixels of a prediction, the known ones (reference depth > 0) of a
+reference, so that the point error can be computed again from the recording alone.
 """
 
 from __future__ import annotations

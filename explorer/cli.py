@@ -1,0 +1,42 @@
+"""The command line: `emerge3d app | look | view | backbones | doctor`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from explorer.commands.app import App
+from explorer.commands.backbones import Backbones
+from explorer.commands.doctor import Doctor
+from explorer.commands.look import Look
+from explorer.commands.view import View
+from explorer.errors import EmergeError
+
+BAD_INPUT = 2  # also what tyro exits with when the options themselves are wrong
+INTERRUPTED = 130
+
+Command = App | Look | View | Backbones | Doctor
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; a user's mistake becomes one line on stderr and exit status 2."""
+    command: Command = tyro.cli(
+        Command,  # type: ignore[arg-type]
+        prog="emerge3d",
+        description="Where 3D emerges inside video foundation models.",
+        args=argv,
+        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
+    )
+    try:
+        return command.run()
+    except EmergeError as error:
+        print(f"emerge3d: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
