@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v")
 MAX_PACKETS = 500_000
 _FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid", b"styp"}
+# libswscale's default conversion darkens by one grey level and differs between processors; these
+# flags (bicubic, full chroma in and out, accurate rounding, bit exact) do neither.
+CONVERSION = 4 | 0x2000 | 0x4000 | 0x40000 | 0x80000
 _IO_TIMEOUT = 20.0  # seconds for opening and for one read, e.g. on a stalled network drive
 
 log = logging.getLogger(__name__)
@@ -234,7 +237,8 @@ def _decode_from(
 
 
 def _upright(frame: VideoFrame, aspect: float) -> Picture:
-    rgb = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+    converted = frame.reformat(format="rgb24", interpolation=CONVERSION)
+    rgb = np.asarray(converted.to_ndarray(), dtype=np.uint8)
     turns = round(frame.rotation / 90) % 4
     if turns:
         # FFmpeg states by how much the stored picture must be turned counter-clockwise.

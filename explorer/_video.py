@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from explorer._decode import CONVERSION
 from explorer._typing import UInt8
 from explorer.errors import ClipError
 
@@ -50,7 +51,8 @@ def save_mp4(
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             for image in frames:
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-                container.mux(stream.encode(frame))
+                planar = frame.reformat(format="yuv420p", interpolation=CONVERSION)
+                container.mux(stream.encode(planar))
             container.mux(stream.encode(None))
         with open(name, "rb") as file:
             os.fsync(file.fileno())
