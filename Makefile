@@ -24,7 +24,7 @@ app: $(APP_STAMP) ## install what is missing and serve the page on 127.0.0.1:786
 
 install: $(APP_STAMP) ## install the pinned packages into .venv
 
-test: $(TEST_STAMP) browser ## ruff, mypy and the whole test suite, browser tests included
+test: $(TEST_STAMP) $(if $(findstring not browser,$(ARGS)),,browser) ## ruff, mypy and the whole test suite, browser tests included
 	@$(MAKE) --no-print-directory lint
 	@exec $(PY) -m pytest $(ARGS)
 
@@ -63,6 +63,6 @@ browser:
 	  echo "Installing Chromium for the browser tests"; \
 	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium; \
 	else \
-	  echo "The browser tests need Chromium. Debian and Ubuntu: sudo apt install chromium. Elsewhere: install Chromium or Chrome and set CHROMIUM=/path/to/it. Without them: make test ARGS=\"-m 'not browser'\" CHROMIUM=true" >&2; \
+	  echo "The browser tests need Chromium. Debian and Ubuntu: sudo apt install chromium. Elsewhere: install Chromium or Chrome and set CHROMIUM=/path/to/it. Without them: make test ARGS=\"-m 'not browser'\"" >&2; \
 	  exit 1; \
 	fi
