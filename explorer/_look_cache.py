@@ -100,7 +100,8 @@ def get_features(store: Store, key: dict[str, Any]) -> Features | None:
     if found is None:
         return None
     arrays, meta = found
-    return Features(**arrays, **meta)
+    fields: dict[str, Any] = {**arrays, **meta}
+    return Features(**fields)
 
 
 def put_features(store: Store, key: dict[str, Any], features: Features) -> None:
@@ -120,10 +121,10 @@ def get_reconstruction(store: Store, key: dict[str, Any]) -> Reconstruction | No
     if found is None:
         return None
     arrays, meta = found
-    cameras = Cameras(
-        arrays.pop("cam_from_world"), arrays.pop("intrinsics"), arrays["depth"].shape[1:]
-    )
-    return Reconstruction(cameras=cameras, **arrays, **meta)
+    height, width = arrays["depth"].shape[1:]
+    cameras = Cameras(arrays.pop("cam_from_world"), arrays.pop("intrinsics"), (height, width))
+    fields: dict[str, Any] = {**arrays, **meta, "cameras": cameras}
+    return Reconstruction(**fields)
 
 
 def put_reconstruction(store: Store, key: dict[str, Any], found: Reconstruction) -> None:

@@ -23,7 +23,7 @@ Command = App | Look | View | Backbones | Doctor
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; a user's mistake becomes one line on stderr and exit status 2."""
     command: Command = tyro.cli(
-        Command,  # type: ignore[arg-type]
+        Command,
         prog="emerge3d",
         description="Where 3D emerges inside video foundation models.",
         args=argv,

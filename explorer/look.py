@@ -129,7 +129,9 @@ class _Run:
             report = None
             if prediction is not None and reference is not None:
                 report = compare(prediction, reference)
-            matches = full and correspondence_summary(features, full, size=clip.size)
+            matches = None
+            if full is not None:
+                matches = correspondence_summary(features, full, size=clip.size)
         yield Compared(seconds=self.now(), report=report, correspondence=matches)
 
         self.seconds["total"] = sum(self.seconds.values())
@@ -188,61 +190,52 @@ class _Run:
     def prediction(
         self, key: dict[str, Any], backbone: Backbone, features: Features, device: str
     ) -> Generator[Stage, None, tuple[Reconstruction | None, ProbeCard | None, str | None]]:
-        from explorer.probe.checkpoint import find_probe, load_probe
+        from explorer.probe.checkpoint import find_probe
 
+        found, reason = None, None
         probe = find_probe(self.card.id, self.layer, self.sigma)
         if probe is None:
             reason = _missing_probe(self.card.id, self.layer, self.sigma)
-            yield Predicted(seconds=self.now(), reconstruction=None, reason=reason, cached=False)
-            return None, None, reason
-        wanted = cache.prediction_key(self.features_key(key, backbone, device), probe.sha256)
-        with self.timed("prediction"):
-            found = cache.get_reconstruction(self.store, wanted)
-        if found is not None:
-            self.cached["prediction"] = True
-            for slot in range(len(found.frames)):
-                yield _frame_of(found, slot, self.now())
         else:
-            from explorer.probe.predict import assemble, predict_frames
-
-            with self.timed("prediction"):
-                try:
-                    model = load_probe(probe, backbone_hash=features.backbone_hash)
-                except ProbeError as error:
-                    refused = str(error)
-                else:
-                    refused = None
-            if refused is not None:
+            wanted = cache.prediction_key(self.features_key(key, backbone, device), probe.sha256)
+            try:
+                found = yield from self.frames(probe, features, wanted, device)
+            except ProbeError as error:
                 # The clip's features are still worth looking at, so the look goes on.
-                yield Predicted(
-                    seconds=self.now(), reconstruction=None, reason=refused, cached=False
-                )
-                return None, None, refused
-            frames = []
-            stream = predict_frames(model, features)
-            while True:
-                with self.timed("prediction"):
-                    frame = next(stream, None)
-                if frame is None:
-                    break
-                frames.append(frame)
-                yield FramePredicted(
-                    seconds=self.now(),
-                    slot=frame.slot,
-                    frame=frame.frame,
-                    depth=frame.depth,
-                    points=frame.points,
-                    confidence=frame.confidence,
-                    cam_from_world=frame.cam_from_world,
-                    intrinsics=frame.intrinsics,
-                    cached=False,
-                )
-            with self.timed("prediction"):
-                found = assemble(frames, features)
-                cache.put_reconstruction(self.store, wanted, found)
+                probe, reason = None, str(error)
         cached = self.cached["prediction"]
-        yield Predicted(seconds=self.now(), reconstruction=found, reason=None, cached=cached)
-        return found, probe, None
+        yield Predicted(seconds=self.now(), reconstruction=found, reason=reason, cached=cached)
+        return found, probe, reason
+
+    def frames(
+        self, probe: ProbeCard, features: Features, wanted: dict[str, Any], device: str
+    ) -> Generator[Stage, None, Reconstruction]:
+        with self.timed("prediction"):
+            stored = cache.get_reconstruction(self.store, wanted)
+        if stored is not None:
+            self.cached["prediction"] = True
+            for slot in range(len(stored.frames)):
+                yield _frame_of(stored, slot, self.now())
+            return stored
+
+        from explorer.probe.checkpoint import load_probe
+        from explorer.probe.predict import assemble, predict_frames
+
+        with self.timed("prediction"):
+            model = load_probe(probe, backbone_hash=features.backbone_hash, device=device)
+        done = []
+        stream = predict_frames(model, features)
+        while True:
+            with self.timed("prediction"):
+                frame = next(stream, None)
+            if frame is None:
+                break
+            done.append(frame)
+            yield FramePredicted(seconds=self.now(), cached=False, **vars(frame))
+        with self.timed("prediction"):
+            found = assemble(done, features, card=probe)
+            cache.put_reconstruction(self.store, wanted, found)
+        return found
 
     def reference(
         self, clip: Clip, features: Features, prediction: Reconstruction | None

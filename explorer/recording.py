@@ -102,7 +102,7 @@ class Recording:
         self._partial: Path | None = None
         self._bytes: rr.BinaryStream | None = None
         if path is None:
-            self._bytes = self._stream.binary_stream()
+            self._bytes = rr.binary_stream(self._stream)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._partial = path.with_name(f".{path.name}.{self.id}.part")

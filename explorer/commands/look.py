@@ -100,7 +100,7 @@ def _progress(stage: Stage) -> str:
 def table(summary: dict[str, Any]) -> str:
     """The summary for people: metrics, then what was slow, then what is missing."""
     source = summary["provenance"]
-    trained = "" if source["backbone"]["trained"] is not False else ", untrained weights"
+    trained = ", untrained weights" if source["backbone"]["trained"] is False else ""
     alignment = summary["alignment"]
     rows = [
         ("clip", f"{source['clip']['name']}, {source['clip']['window']['count']} frames"),
