@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from explorer import _decode, _images
 from explorer._limits import Limits
+from explorer._resize import collect
 from explorer._typing import Float, Int, UInt8
 from explorer.errors import ClipError
 
@@ -132,7 +133,7 @@ def load_clip(
         source_hash = _file_hash(path)
         timestamps = index.seconds(taken)
         pictures = _decode.decode(path, index, taken, limits)
-    frames, source_size, crop = _collect(path.name, pictures, len(taken), size, limits)
+    frames, source_size, crop = collect(path.name, pictures, len(taken), size, limits)
     return Clip(
         frames=frames,
         timestamps=timestamps,
@@ -145,9 +146,7 @@ def load_clip(
     )
 
 
-def clip_from_frames(
-    frames: UInt8[np.ndarray, "T H W 3"], *, name: str, fps: float = 30.0
-) -> Clip:
+def clip_from_frames(frames: UInt8[np.ndarray, "T H W 3"], *, name: str, fps: float = 30.0) -> Clip:
     """A clip made of an array of (T, H, W, 3) uint8 RGB frames, hashed by its pixels.
 
     Raises:
@@ -202,9 +201,7 @@ def _check_file(path: Path, limits: Limits) -> None:
     limits.check_bytes(path.name, count)
 
 
-def _check_window(
-    start: int, stride: int, count: int | None, size: tuple[int, int] | None
-) -> None:
+def _check_window(start: int, stride: int, count: int | None, size: tuple[int, int] | None) -> None:
     if start < 0:
         raise ClipError(f"start is {start}: the first frame is 0")
     if stride < 1:
@@ -256,67 +253,3 @@ def _content_hash(source_hash: str, taken: Sequence[int], size: tuple[int, int] 
         "size": None if size is None else [int(size[0]), int(size[1])],
     }
     return hashlib.sha256(json.dumps(sampling, sort_keys=True).encode()).hexdigest()
-
-
-def cover_crop(
-    source: tuple[int, int], size: tuple[int, int], *, pixel_aspect: float = 1.0
-) -> tuple[int, int, int, int]:
-    """(y0, x0, height, width) of the largest centred part of `source` in the shape of `size`.
-
-    `pixel_aspect` is the width of a source pixel over its height.
-    """
-    wanted = size[1] / size[0] / pixel_aspect
-    height = min(source[0], max(1, round(source[1] / wanted)))
-    width = min(source[1], max(1, round(source[0] * wanted)))
-    return (source[0] - height) // 2, (source[1] - width) // 2, height, width
-
-
-def _resizer(
-    crop: tuple[int, int, int, int], size: tuple[int, int]
-) -> Callable[[UInt8[np.ndarray, "H W 3"]], UInt8[np.ndarray, "h w 3"]]:
-    import cv2
-
-    y0, x0, height, width = crop
-    shrinks = height * width > size[0] * size[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-
-    def resize(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        part = np.ascontiguousarray(rgb[y0 : y0 + height, x0 : x0 + width])
-        if part.shape[:2] == size:
-            return part
-        return np.asarray(
-            cv2.resize(part, (size[1], size[0]), interpolation=method), dtype=np.uint8
-        )
-
-    return resize
-
-
-def _collect(
-    name: str,
-    pictures: Iterable[_decode.Picture],
-    count: int,
-    size: tuple[int, int] | None,
-    limits: Limits,
-) -> tuple[UInt8[np.ndarray, "T H W 3"], tuple[int, int], tuple[int, int, int, int]]:
-    """Resize while decoding, so that only the small frames are ever held together."""
-    frames: UInt8[np.ndarray, "T H W 3"] | None = None
-    for position, picture in enumerate(pictures):
-        source = (picture.rgb.shape[0], picture.rgb.shape[1])
-        if frames is None:
-            source_size = source
-            crop = (0, 0, *source) if size is None else cover_crop(
-                source, size, pixel_aspect=picture.pixel_aspect
-            )
-            out = size or source
-            limits.check_bytes(f"the decoded window of {name}", count * out[0] * out[1] * 3)
-            resize = _resizer(crop, out)
-            frames = np.empty((count, *out, 3), dtype=np.uint8)
-        elif source != source_size:
-            raise ClipError(
-                f"{name} changes its picture size from {source_size[1]}x{source_size[0]} to "
-                f"{source[1]}x{source[0]}: choose another window, or convert it to one size"
-            )
-        frames[position] = resize(picture.rgb)
-    if frames is None:
-        raise ClipError(f"{name} has no frames: choose another video")
-    return frames, source_size, crop

@@ -37,7 +37,7 @@ def media() -> Path:
 
 
 def moving_frames(count: int, height: int, width: int) -> np.ndarray:
-    """(T, H, W, 3) uint8: a smooth picture whose first column of blocks tells the frame's number.
+    """(T, H, W, 3) uint8: a smooth moving picture.
 
     The top left 16x16 pixels are grey of value 10 + 5 * number, so that a decoded frame can be
     recognised after compression.
@@ -50,11 +50,6 @@ def moving_frames(count: int, height: int, width: int) -> np.ndarray:
         frames[number, ..., 2] = 128
         frames[number, :16, :16] = 10 + 5 * number
     return frames
-
-
-def frame_numbers(frames: np.ndarray) -> list[int]:
-    """Which frames of `moving_frames` these are, read from the top left corner."""
-    return [round((float(frame[4:12, 4:12].mean()) - 10) / 5) for frame in frames]
 
 
 @pytest.fixture

@@ -32,9 +32,7 @@ ALL: list[Schedule] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("rows", "earlier"), [("rows", False), ("rows_earlier_release", True)]
-)
+@pytest.mark.parametrize(("rows", "earlier"), [("rows", False), ("rows_earlier_release", True)])
 def test_wan_levels_equal_the_reference_scheduler_row_by_row(rows: str, earlier: bool) -> None:
     schedule = WanSchedule(earlier_release=earlier)
     for row in TABLES["wan2.1"][rows]:

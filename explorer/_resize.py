@@ -1,0 +1,85 @@
+"""From source frames to the frames of a clip: centre crop, then resize with OpenCV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from explorer._decode import Picture
+from explorer._limits import Limits
+from explorer._typing import UInt8
+from explorer.errors import ClipError
+
+
+def cover_crop(
+    source: tuple[int, int], size: tuple[int, int], *, pixel_aspect: float = 1.0
+) -> tuple[int, int, int, int]:
+    """(y0, x0, height, width) of the largest centred part of `source` in the shape of `size`.
+
+    `pixel_aspect` is the width of a source pixel over its height.
+    """
+    wanted = size[1] / size[0] / pixel_aspect
+    height = min(source[0], max(1, round(source[1] / wanted)))
+    width = min(source[1], max(1, round(source[0] * wanted)))
+    return (source[0] - height) // 2, (source[1] - width) // 2, height, width
+
+
+def _resizer(
+    crop: tuple[int, int, int, int], size: tuple[int, int]
+) -> Callable[[UInt8[np.ndarray, "H W 3"]], UInt8[np.ndarray, "h w 3"]]:
+    import cv2
+
+    y0, x0, height, width = crop
+    shrinks = height * width > size[0] * size[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+
+    def resize(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        part = np.ascontiguousarray(rgb[y0 : y0 + height, x0 : x0 + width])
+        if part.shape[:2] == size:
+            return part
+        return np.asarray(
+            cv2.resize(part, (size[1], size[0]), interpolation=method), dtype=np.uint8
+        )
+
+    return resize
+
+
+def collect(
+    name: str,
+    pictures: Iterable[Picture],
+    count: int,
+    size: tuple[int, int] | None,
+    limits: Limits,
+) -> tuple[UInt8[np.ndarray, "T H W 3"], tuple[int, int], tuple[int, int, int, int]]:
+    """Resize while decoding, so that only the small frames are ever held together.
+
+    Returns:
+        (T, H, W, 3) frames, the (height, width) of the source, and the crop taken from it.
+
+    Raises:
+        ClipError: the decoded clip is over a limit, or the source changes its size on the way.
+    """
+    frames: UInt8[np.ndarray, "T H W 3"] | None = None
+    for position, picture in enumerate(pictures):
+        source = (picture.rgb.shape[0], picture.rgb.shape[1])
+        if frames is None:
+            source_size = source
+            crop = (
+                (0, 0, *source)
+                if size is None
+                else cover_crop(source, size, pixel_aspect=picture.pixel_aspect)
+            )
+            out = size or source
+            limits.check_bytes(f"the decoded window of {name}", count * out[0] * out[1] * 3)
+            resize = _resizer(crop, out)
+            frames = np.empty((count, *out, 3), dtype=np.uint8)
+        elif source != source_size:
+            raise ClipError(
+                f"{name} changes its picture size from {source_size[1]}x{source_size[0]} to "
+                f"{source[1]}x{source[0]}: choose another window, or convert it to one size"
+            )
+        frames[position] = resize(picture.rgb)
+    if frames is None:
+        raise ClipError(f"{name} has no frames: choose another video")
+    return frames, source_size, crop
