@@ -38,8 +38,8 @@ clean: ## remove what builds and tests leave behind (not .venv, not cache/)
 
 $(PY):
 	@command -v "$(PYTHON)" >/dev/null || { echo "Python 3.11 or newer is needed, and there is no '$(PYTHON)' on this machine. Name one: make app PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1). Name another: make app PYTHON=python3.11" >&2; exit 1; }
-	@echo "Creating $(VENV) with $$("$(PYTHON)" -V 2>&1)"
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1 | head -n 1). Name another: make app PYTHON=python3.11" >&2; exit 1; }
+	@echo "Creating $(VENV) with $$("$(PYTHON)" -V 2>&1 | head -n 1)"
 	@"$(PYTHON)" -m venv "$(VENV)" || { rm -rf "$(VENV)"; echo "The environment could not be created. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
 $(APP_STAMP): $(PINS) | $(PY)
