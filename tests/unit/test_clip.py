@@ -151,12 +151,12 @@ def test_resizing_shows_the_cropped_part_averaged_over_areas(tmp_path: Path) -> 
     folder = tmp_path / "images"
     folder.mkdir()
     cv2.imwrite(str(folder / "0.png"), frames[0, ..., ::-1])
-    clip = load_clip(folder, count=1, size=(48, 48))
+    clip = load_clip(folder, count=1, size=(32, 32))
     y0, x0, height, width = clip.crop
     assert clip.crop == (0, 32, 96, 96)
     assert clip.source_size == (96, 160)
     part = frames[0, y0 : y0 + height, x0 : x0 + width].astype(np.float64)
-    mean = part.reshape(48, 2, 48, 2, 3).mean(axis=(1, 3))
+    mean = part.reshape(32, 3, 32, 3, 3).mean(axis=(1, 3))
     assert np.abs(clip.frames[0] - mean).max() <= 0.75
 
 
@@ -440,6 +440,19 @@ def test_a_window_that_does_not_fit_says_which_would(make_video: MakeVideo) -> N
             load_clip(path, **wrong)
 
 
+def test_a_script_renamed_to_mp4_cannot_open_other_files(
+    make_video: MakeVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_video("private.mp4")
+    script = tmp_path / "script.mp4"
+    script.write_text("ffconcat version 1.0\nfile private.mp4\n")
+    with pytest.raises(ClipError, match="is not a video"):
+        load_clip(script)
+    monkeypatch.setattr(_decode, "check_boxes", lambda _: None)
+    with pytest.raises(ClipError, match="cannot be decoded"):
+        load_clip(script)
+
+
 # --- limits --------------------------------------------------------------------------------------
 
 
@@ -475,11 +488,15 @@ def test_an_image_that_states_a_huge_size_is_refused_from_its_header(tmp_path: P
         load_clip(folder, count=1)
 
 
-def test_frames_larger_than_the_header_says_are_not_allocated(make_video: MakeVideo) -> None:
+def test_frames_larger_than_the_header_says_are_refused_by_the_decoder_itself(
+    make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = make_video(size=(96, 128))
+    monkeypatch.setattr(Limits, "check_pixels", lambda *_: None)
     data = path.read_bytes()
     path.write_bytes(data.replace(struct.pack(">HH", 128, 96), struct.pack(">HH", 16, 16)))
-    with pytest.raises(ClipError, match="pixels are accepted|cannot be decoded|damaged"):
+    assert load_clip(path, size=None, limits=Limits(pixels=97 * 129)).size == (96, 128)
+    with pytest.raises(ClipError, match="cannot be decoded|damaged"):
         load_clip(path, limits=Limits(pixels=64 * 64))
 
 
