@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from explorer._typing import Int
+from explorer._typing import Float, Int, UInt8
 from explorer.errors import BackboneError, Cancelled
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from explorer.clip import Clip
     from explorer.features import Features
 
@@ -58,7 +61,9 @@ class BackboneCard:
     note: str
 
 
-def slot_map(frame_count: int, frame_step: int) -> tuple[Int[np.ndarray, " T"], Int[np.ndarray, " S"]]:
+def slot_map(
+    frame_count: int, frame_step: int
+) -> tuple[Int[np.ndarray, " T"], Int[np.ndarray, " S"]]:
     """(frame_to_slot, slot_frames) of a causal video VAE with `frame_step` times latent time.
 
     Slot 0 holds frame 0 alone; slot k holds frames 4k-3 to 4k and is represented by the first of
@@ -81,21 +86,53 @@ class Backbone(ABC):
 
     One lock guards each loaded model: diffusers' VAE keeps a cache on the module, so two passes at
     once would mix their frames without an error.
+
+    Attributes:
+        card: facts about the model.
+        lock: held during every pass.
+        calls: features computed from the network, one for each `extract`.
+        encoder_calls: clips encoded by the VAE. Both counters prove cache hits.
     """
 
     def __init__(self, card: BackboneCard) -> None:
         self.card = card
         self.lock = threading.Lock()
-        self.calls = 0  # passes through the network; tests prove cache hits with it
+        self.calls = 0
+        self.encoder_calls = 0
 
     @property
     @abstractmethod
     def weights_hash(self) -> str:
         """sha256 over weights and configuration."""
 
+    @property
+    def encoder_hash(self) -> str | None:
+        """sha256 over the VAE, the key of stored latents; None where there are no latents."""
+        return None
+
+    @property
+    def blocks(self) -> Sequence[Any]:
+        """The network's blocks in running order, one for each layer; empty without a network."""
+        return ()
+
     @abstractmethod
     def timestep(self, sigma: float) -> tuple[float, int]:
         """(the model's own timestep, the index of the official code) for a noise level."""
+
+    def encode(
+        self, clip: Clip, *, should_stop: Callable[[], bool] = never
+    ) -> Float[np.ndarray, "z S hl wl"]:
+        """Latents without noise, for `extract` at any sigma and seed.
+
+        Returns:
+            (z, S, hl, wl) float32: posterior mean, normalised by the VAE's statistics.
+
+        Raises:
+            BackboneError: this backbone has no VAE (`encoder_hash` is None), or the frame count
+                does not fit.
+            Cancelled: `should_stop` became true; checked before each VAE chunk.
+        """
+        raise BackboneError(f"{self.card.id} has no latents: call extract without them")
 
     @abstractmethod
     def extract(
@@ -105,14 +142,70 @@ class Backbone(ABC):
         layers: Sequence[int],
         sigma: float,
         seed: int = 0,
+        latents: Float[np.ndarray, "z S hl wl"] | None = None,
         should_stop: Callable[[], bool] = never,
     ) -> dict[int, Features]:
         """Features of the wanted layers from one pass that stops after the last of them.
 
+        Args:
+            clip: frames of any size; those of another size than the card's are stretched to it.
+            layers: 0-based blocks whose outputs are kept.
+            sigma: fraction of noise in [0, 1].
+            seed: seed of the noise.
+            latents: what `encode` gave for this clip; None encodes it here. Ignored by backbones
+                without latents.
+            should_stop: asked before each block and VAE chunk, and while waiting for the lock.
+
         Raises:
-            BackboneError: the layers, sigma or frame count do not fit the model.
-            Cancelled: `should_stop` became true; checked before each block and VAE chunk.
+            BackboneError: the layers, sigma, latents or frame count do not fit the model.
+            Cancelled: `should_stop` became true.
         """
+
+    @contextmanager
+    def hold(self, should_stop: Callable[[], bool]) -> Iterator[None]:
+        """The lock, given up waiting for once the caller wants to stop.
+
+        Raises:
+            Cancelled: `should_stop` became true before the lock was free.
+        """
+        while not self.lock.acquire(timeout=0.05):
+            stop_check(should_stop)
+        try:
+            stop_check(should_stop)
+            yield
+        finally:
+            self.lock.release()
+
+    def features(
+        self,
+        values: dict[int, Float[np.ndarray, "S h w C"]],
+        clip: Clip,
+        *,
+        sigma: float,
+        seed: int,
+        provenance: dict[str, Any],
+    ) -> dict[int, Features]:
+        """One `Features` for each layer's values."""
+        from explorer.features import Features
+
+        frame_to_slot, slot_frames = slot_map(len(clip.frames), self.card.frame_step)
+        timestep, index = self.timestep(sigma)
+        return {
+            layer: Features(
+                values=array,
+                frame_to_slot=frame_to_slot,
+                slot_frames=slot_frames,
+                backbone=self.card.id,
+                backbone_hash=self.weights_hash,
+                layer=layer,
+                sigma=sigma,
+                timestep=timestep,
+                official_index=index,
+                seed=seed,
+                provenance=dict(provenance),
+            )
+            for layer, array in values.items()
+        }
 
     def check(self, clip: Clip, layers: Sequence[int], sigma: float) -> None:
         """Refuse what the model cannot take, before any work.
@@ -122,6 +215,10 @@ class Backbone(ABC):
         """
         card = self.card
         count = len(clip.frames)
+        if not len(layers):
+            raise BackboneError(f"name at least one layer of {card.id}, 0 to {card.layers - 1}")
+        if count == 0:
+            raise BackboneError(f"{card.id} needs at least one frame; this clip has none")
         if not 0.0 <= sigma <= 1.0:
             raise BackboneError(f"sigma {sigma} is outside [0, 1]: it is the fraction of noise")
         for layer in layers:
@@ -142,10 +239,37 @@ class Backbone(ABC):
             )
 
 
+def resize_frames(
+    frames: UInt8[np.ndarray, "T H W 3"], size: tuple[int, int]
+) -> UInt8[np.ndarray, "T h w 3"]:
+    """Frames stretched to (height, width) `size`; the same array where they have it already."""
+    if frames.shape[1:3] == size:
+        return frames
+    import cv2
+
+    height, width = size
+    shrinks = frames.shape[1] >= height and frames.shape[2] >= width
+    # Area averaging is the antialiased choice for shrinking, but nearest neighbour for enlarging.
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    resized = [cv2.resize(frame, (width, height), interpolation=method) for frame in frames]
+    return np.stack(resized).astype(np.uint8, copy=False)
+
+
 def stop_check(should_stop: Callable[[], bool]) -> None:
     """Raise `Cancelled` once the caller wants to stop."""
     if should_stop():
         raise Cancelled("stopped")
+
+
+def hash_files(paths: Sequence[Path]) -> str:
+    """sha256 over the names and bytes of files, in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted(paths, key=lambda path: (path.parent.name, path.name)):
+        digest.update(f"{path.parent.name}/{path.name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def hash_arrays(parts: Sequence[tuple[str, np.ndarray]], configuration: str) -> str:

@@ -11,10 +11,15 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from explorer.backbones.base import Backbone, BackboneCard
+from explorer.backbones.base import Backbone, BackboneCard, never
 from explorer.errors import BackboneError
+
+if TYPE_CHECKING:
+    from explorer.clip import Clip
+    from explorer.features import Features
 
 Loader = Callable[[BackboneCard, str, str], Backbone]
 
@@ -63,7 +68,7 @@ def card(backbone: str) -> BackboneCard:
 
 
 def resolve_device(device: str) -> str:
-    """"auto" becomes "cuda" where there is one, else "cpu"."""
+    """ "auto" becomes "cuda" where there is one, else "cpu"; anything else stays as it is."""
     if device != "auto":
         return device
     import torch
@@ -83,3 +88,31 @@ def load(backbone: str, *, device: str = "auto", dtype: str = "float32") -> Back
         if key not in _loaded:
             _loaded[key] = _loaders[backbone][1](wanted, key[1], dtype)
         return _loaded[key]
+
+
+def unload(backbone: str | None = None) -> None:
+    """Forget loaded models (all without a name); their memory is free once nobody uses them."""
+    with _loading:
+        for key in [key for key in _loaded if backbone in (None, key[0])]:
+            del _loaded[key]
+
+
+def extract(
+    backbone: str,
+    clip: Clip,
+    *,
+    layers: Sequence[int],
+    sigma: float,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: str = "float32",
+    should_stop: Callable[[], bool] = never,
+) -> dict[int, Features]:
+    """Load a backbone and extract features of the wanted layers: `load`, then `Backbone.extract`.
+
+    Raises:
+        BackboneError: the backbone, layers, sigma or frame count do not fit.
+        Cancelled: `should_stop` became true.
+    """
+    model = load(backbone, device=device, dtype=dtype)
+    return model.extract(clip, layers=layers, sigma=sigma, seed=seed, should_stop=should_stop)

@@ -26,22 +26,18 @@ def write_untrained(
     Weights are float16 safetensors, as those of the trained model. The configurations default to
     those of the shipped model; tests pass smaller ones.
     """
+    import diffusers
     import torch
-    from diffusers import (
-        AutoencoderKLWan,
-        FlowMatchEulerDiscreteScheduler,
-        WanTransformer3DModel,
-    )
 
+    library: Any = diffusers  # its lazy classes look empty to a type checker
+    scheduler = library.FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=FLOW_SHIFT)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        vae = AutoencoderKLWan(**(vae_config or VAE_CONFIG))
-        transformer = WanTransformer3DModel(**(transformer_config or TRANSFORMER_CONFIG))
+        vae = library.AutoencoderKLWan(**(vae_config or VAE_CONFIG))
+        transformer = library.WanTransformer3DModel(**(transformer_config or TRANSFORMER_CONFIG))
     vae.half().save_pretrained(folder / "vae")
     transformer.half().save_pretrained(folder / "transformer")
-    FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=FLOW_SHIFT).save_pretrained(
-        folder / "scheduler"
-    )
+    scheduler.save_pretrained(folder / "scheduler")
     card = {
         "trained": False,
         "seed": seed,

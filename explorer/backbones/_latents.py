@@ -1,0 +1,208 @@
+"""From frames to noisy latents of diffusers' Wan VAE, and the backbones that start there.
+
+The functions take batches and know nothing of cards, locks or clips, so that probe training can
+use them on many clips at once.
+
+Noise follows flow matching (Lipman et al., 2023): x_t = (1 - sigma) x_0 + sigma eps, which is
+`FlowMatchEulerDiscreteScheduler.scale_noise`.
+"""
+
+from __future__ import annotations
+
+import platform
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from explorer._typing import Float, UInt8
+from explorer.backbones._hooks import checked_before
+from explorer.backbones._wan_types import Vae
+from explorer.backbones.base import Backbone, BackboneCard, never, resize_frames, slot_map
+from explorer.errors import BackboneError
+from explorer.features import Features
+from explorer.noise import FlowSchedule
+from explorer.toy.config import FLOW_SHIFT
+
+if TYPE_CHECKING:
+    from explorer.clip import Clip
+
+SCHEDULE = FlowSchedule(FLOW_SHIFT)
+FLOAT16_MAX = float(np.finfo(np.float16).max)
+
+
+def to_video(
+    frames: UInt8[np.ndarray, "T H W 3"], device: str | torch.device = "cpu"
+) -> Float[torch.Tensor, "1 3 T H W"]:
+    """Frames as the VAE wants them: channels first, scaled to [-1, 1]."""
+    video = torch.from_numpy(np.ascontiguousarray(frames)).to(device)
+    return (video.permute(3, 0, 1, 2).float() / 127.5 - 1.0)[None].contiguous()
+
+
+@torch.inference_mode()
+def encode_video(
+    vae: Vae,
+    video: Float[torch.Tensor, "B 3 T H W"],
+    *,
+    should_stop: Callable[[], bool] = never,
+) -> Float[torch.Tensor, "B z S h w"]:
+    """Posterior mean, normalised: (mean - latents_mean) / latents_std of the VAE's configuration.
+
+    Raises:
+        Cancelled: `should_stop` became true; asked before each chunk of (1, then 4) frames.
+    """
+    try:
+        with checked_before(vae.encoder, should_stop):
+            mean = vae.encode(video.to(vae.dtype)).latent_dist.mode()
+    finally:
+        # A pass that was cut short leaves activations of its frames on the module.
+        vae.clear_cache()
+    shape = (1, -1, 1, 1, 1)
+    center = torch.tensor(vae.config.latents_mean, device=mean.device).view(shape)
+    spread = torch.tensor(vae.config.latents_std, device=mean.device).view(shape)
+    normalised: torch.Tensor = (mean.float() - center) / spread
+    return normalised
+
+
+def gaussian_noise(shape: Sequence[int], seed: int) -> Float[torch.Tensor, "*shape"]:
+    """Standard normal noise from a CPU generator, so that every device sees the same."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float32)
+
+
+def add_noise(
+    latents: Float[torch.Tensor, "*shape"], noise: Float[torch.Tensor, "*shape"], sigma: float
+) -> Float[torch.Tensor, "*shape"]:
+    """x_t = (1 - sigma) x_0 + sigma eps; at sigma 0 exactly x_0."""
+    return (1.0 - sigma) * latents + sigma * noise
+
+
+def to_float16(tokens: torch.Tensor) -> np.ndarray:
+    """float16 on the CPU. Rare huge activations are clamped: an infinity would poison a probe."""
+    clamped = tokens.float().clamp(-FLOAT16_MAX, FLOAT16_MAX)
+    return clamped.to(torch.float16).cpu().numpy()
+
+
+class LatentModel(Backbone):
+    """A backbone that sees a clip through the Wan VAE; what it does with latents is `read`."""
+
+    def __init__(
+        self,
+        card: BackboneCard,
+        vae: Vae,
+        *,
+        weights_hash: str,
+        encoder_hash: str,
+        provenance: dict[str, Any],
+    ) -> None:
+        super().__init__(card)
+        self.vae = vae.eval().requires_grad_(False)
+        self.device: torch.device = next(vae.parameters()).device
+        self._weights_hash = weights_hash
+        self._encoder_hash = encoder_hash
+        self._provenance = provenance
+
+    @property
+    def weights_hash(self) -> str:
+        return self._weights_hash
+
+    @property
+    def encoder_hash(self) -> str | None:
+        return self._encoder_hash
+
+    def timestep(self, sigma: float) -> tuple[float, int]:
+        level = SCHEDULE.at_sigma(sigma)
+        return level.timestep, level.official_index
+
+    @abstractmethod
+    def read(
+        self,
+        noisy: Float[torch.Tensor, "1 z S hl wl"],
+        timestep: float,
+        *,
+        layers: Sequence[int],
+        slot_frames: np.ndarray,
+        should_stop: Callable[[], bool],
+    ) -> dict[int, np.ndarray]:
+        """(S, h, w, C) float16 of each wanted layer; the caller holds the lock."""
+
+    def encode(
+        self, clip: Clip, *, should_stop: Callable[[], bool] = never
+    ) -> Float[np.ndarray, "z S hl wl"]:
+        self.check(clip, [0], 0.0)
+        with self.hold(should_stop):
+            return self._encode(clip, should_stop)
+
+    def extract(
+        self,
+        clip: Clip,
+        *,
+        layers: Sequence[int],
+        sigma: float,
+        seed: int = 0,
+        latents: Float[np.ndarray, "z S hl wl"] | None = None,
+        should_stop: Callable[[], bool] = never,
+    ) -> dict[int, Features]:
+        self.check(clip, layers, sigma)
+        if latents is not None:
+            check_latents(self.card, self.vae, clip, latents)
+        timestep, _ = self.timestep(sigma)
+        with self.hold(should_stop):
+            if latents is None:
+                latents = self._encode(clip, should_stop)
+            clean = torch.from_numpy(np.ascontiguousarray(latents))[None]
+            noisy = add_noise(clean, gaussian_noise(clean.shape, seed), sigma)
+            self.calls += 1
+            values = self.read(
+                noisy.to(self.device),
+                timestep,
+                layers=layers,
+                slot_frames=slot_map(len(clip.frames), self.card.frame_step)[1],
+                should_stop=should_stop,
+            )
+        return self.features(values, clip, sigma=sigma, seed=seed, provenance=self._provenance)
+
+    def _encode(
+        self, clip: Clip, should_stop: Callable[[], bool]
+    ) -> Float[np.ndarray, "z S hl wl"]:
+        """Latents of one clip; the caller holds the lock."""
+        self.encoder_calls += 1
+        video = to_video(resize_frames(clip.frames, self.card.input_size), self.device)
+        latents = encode_video(self.vae, video, should_stop=should_stop)[0]
+        return np.asarray(latents.cpu().numpy())
+
+
+def check_latents(card: BackboneCard, vae: Vae, clip: Clip, latents: np.ndarray) -> None:
+    """Refuse latents of another clip length, size or VAE.
+
+    Raises:
+        BackboneError: with the expected and the found shape.
+    """
+    slots = slot_map(len(clip.frames), card.frame_step)[1]
+    scale = vae.config.scale_factor_spatial
+    height, width = card.input_size
+    expected = (vae.config.z_dim, len(slots), height // scale, width // scale)
+    if latents.shape != expected:
+        raise BackboneError(
+            f"these latents have shape {latents.shape}; {card.id} needs {expected} for this "
+            "clip: encode the clip again"
+        )
+
+
+def compute_provenance(
+    device: torch.device, dtype: torch.dtype, *, trained: bool
+) -> dict[str, Any]:
+    """Whatever may change the last bits of features, and whether the weights were trained."""
+    import diffusers
+
+    cuda = device.type == "cuda"
+    return {
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if cuda else platform.machine(),
+        "dtype": str(dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "trained": trained,
+    }

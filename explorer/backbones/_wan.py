@@ -1,0 +1,107 @@
+"""Block outputs of diffusers' Wan transformer on noisy latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from explorer._typing import Float
+from explorer.backbones._hooks import run_blocks
+from explorer.backbones._latents import LatentModel, compute_provenance, to_float16
+from explorer.backbones._wan_types import Transformer, Vae
+from explorer.backbones.base import BackboneCard, never
+
+
+@torch.inference_mode()
+def block_outputs(
+    transformer: Transformer,
+    noisy: Float[torch.Tensor, "B z S h w"],
+    timestep: float,
+    *,
+    layers: Sequence[int],
+    prompt: Float[torch.Tensor, "B L D"] | None = None,
+    keep: Callable[[torch.Tensor], Any] = torch.clone,
+    should_stop: Callable[[], bool] = never,
+) -> dict[int, Any]:
+    """Residual stream after the wanted blocks, tokens in the order time, row, column.
+
+    Args:
+        transformer: the model, in any dtype.
+        noisy: latents with noise.
+        timestep: the model's own, 1000 sigma for flow matching.
+        layers: 0-based wanted blocks; the pass stops after the last.
+        prompt: text embeddings; None is the empty prompt of a model without a text encoder, one
+            token of zeros.
+        keep: what to hold of each output (B, S*h*w, C).
+        should_stop: asked before each block.
+
+    Raises:
+        Cancelled: `should_stop` became true.
+    """
+    dtype = transformer.proj_out.weight.dtype
+    device = noisy.device
+    if prompt is None:
+        prompt = torch.zeros(len(noisy), 1, transformer.config.text_dim, device=device)
+    steps = torch.full((len(noisy),), timestep, dtype=torch.float32, device=device)
+    return run_blocks(
+        lambda: transformer(
+            hidden_states=noisy.to(dtype),
+            timestep=steps,
+            encoder_hidden_states=prompt.to(dtype),
+            return_dict=False,
+        ),
+        list(transformer.blocks),
+        layers=layers,
+        keep=keep,
+        should_stop=should_stop,
+    )
+
+
+class WanBackbone(LatentModel):
+    """A VAE and a transformer of diffusers' Wan classes behind the one `extract`."""
+
+    def __init__(
+        self,
+        card: BackboneCard,
+        vae: Vae,
+        transformer: Transformer,
+        *,
+        weights_hash: str,
+        encoder_hash: str,
+        trained: bool,
+    ) -> None:
+        dtype = transformer.proj_out.weight.dtype
+        super().__init__(
+            card,
+            vae,
+            weights_hash=weights_hash,
+            encoder_hash=encoder_hash,
+            provenance=compute_provenance(vae.device, dtype, trained=trained),
+        )
+        self.transformer = transformer.eval().requires_grad_(False)
+
+    @property
+    def blocks(self) -> Sequence[Any]:
+        return list(self.transformer.blocks)
+
+    def read(
+        self,
+        noisy: Float[torch.Tensor, "1 z S hl wl"],
+        timestep: float,
+        *,
+        layers: Sequence[int],
+        slot_frames: np.ndarray,
+        should_stop: Callable[[], bool],
+    ) -> dict[int, np.ndarray]:
+        grid = (len(slot_frames), *self.card.token_grid)
+        return block_outputs(
+            self.transformer,
+            noisy,
+            timestep,
+            layers=layers,
+            keep=lambda tokens: to_float16(tokens[0].unflatten(0, grid)),
+            should_stop=should_stop,
+        )

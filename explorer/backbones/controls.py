@@ -1,0 +1,168 @@
+"""Controls: what a probe reads out where no trained video model speaks.
+
+If a probe does as well on these as on a video model, the probe did the work itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from explorer._typing import Float
+from explorer.backbones import _position, toy_wan
+from explorer.backbones.base import (
+    Backbone,
+    BackboneCard,
+    hash_arrays,
+    never,
+    resize_frames,
+    slot_map,
+    stop_check,
+)
+from explorer.backbones.registry import register
+from explorer.noise import FlowSchedule
+from explorer.toy.config import FLOW_SHIFT, FRAMES, HEIGHT, WIDTH
+
+if TYPE_CHECKING:
+    from explorer.clip import Clip
+    from explorer.features import Features
+
+RANDOM_SEED = 0
+PATCH = HEIGHT // toy_wan.TOKEN_GRID[0]
+
+
+@register(
+    BackboneCard(
+        id="random",
+        title=f"Random transformer on the video VAE{toy_wan.UNTRAINED}",
+        kind="control",
+        licence="Apache-2.0",
+        layers=10,
+        width=192,
+        input_size=(HEIGHT, WIDTH),
+        max_frames=FRAMES,
+        frame_step=toy_wan.FRAME_STEP,
+        token_grid=toy_wan.TOKEN_GRID,
+        default_cell=(5, 0.3),
+        uses_sigma=True,
+        parameters=toy_wan.VAE_PARAMETERS + toy_wan.TRANSFORMER_PARAMETERS,
+        memory_bytes=600 * 2**20,
+        note="The transformer of toy-wan without training: what its shape alone gives a probe.",
+    )
+)
+def load_random(card: BackboneCard, device: str, dtype: str) -> Backbone:
+    """The transformer regenerated from `RANDOM_SEED`, on the VAE of toy-wan."""
+    from explorer.backbones import _untrained, _wan, _wan_files
+
+    folder = toy_wan.model_folder()
+    config = _wan_files.transformer_config(folder / "transformer")
+    transformer = _untrained.untrained_transformer(config, seed=RANDOM_SEED)
+    encoder_hash = _wan_files.files_hash(folder / "vae")
+    state = [(name, value.numpy()) for name, value in sorted(transformer.state_dict().items())]
+    return _wan.WanBackbone(
+        card,
+        _wan_files.load_vae(folder / "vae", device=device),
+        _wan_files.place_transformer(transformer, device=device, dtype=dtype),
+        weights_hash=hash_arrays(state, encoder_hash),
+        encoder_hash=encoder_hash,
+        trained=False,
+    )
+
+
+@register(
+    BackboneCard(
+        id="latent",
+        title=f"VAE latents and position{toy_wan.UNTRAINED}",
+        kind="control",
+        licence="Apache-2.0",
+        layers=1,
+        width=32 + _position.CHANNELS,
+        input_size=(HEIGHT, WIDTH),
+        max_frames=FRAMES,
+        frame_step=toy_wan.FRAME_STEP,
+        token_grid=toy_wan.TOKEN_GRID,
+        default_cell=(0, 0.3),
+        uses_sigma=True,
+        parameters=toy_wan.VAE_PARAMETERS,
+        memory_bytes=500 * 2**20,
+        note="What the transformer of toy-wan is given: its gain over this is the transformer's.",
+    )
+)
+def load_latent(card: BackboneCard, device: str, dtype: str) -> Backbone:
+    """The VAE of toy-wan; dtype is without effect, as the VAE always runs in float32."""
+    from explorer.backbones import _latent_control, _wan_files
+
+    folder = toy_wan.model_folder() / "vae"
+    return _latent_control.LatentControl(
+        card,
+        _wan_files.load_vae(folder, device=device),
+        encoder_hash=_wan_files.files_hash(folder),
+        trained=toy_wan.is_trained(),
+    )
+
+
+class RgbBackbone(Backbone):
+    """Pixels of the slot's frame, patch by patch, beside the position."""
+
+    @property
+    def weights_hash(self) -> str:
+        return hash_arrays([], f"rgb patches {PATCH}, position octaves {_position.OCTAVES}")
+
+    def timestep(self, sigma: float) -> tuple[float, int]:
+        level = FlowSchedule(FLOW_SHIFT).at_sigma(0.0)
+        return level.timestep, level.official_index
+
+    def extract(
+        self,
+        clip: Clip,
+        *,
+        layers: Sequence[int],
+        sigma: float,
+        seed: int = 0,
+        latents: Float[np.ndarray, "z S hl wl"] | None = None,
+        should_stop: Callable[[], bool] = never,
+    ) -> dict[int, Features]:
+        self.check(clip, layers, sigma)
+        stop_check(should_stop)
+        self.calls += 1
+        card = self.card
+        slot_frames = slot_map(len(clip.frames), card.frame_step)[1]
+        frames = resize_frames(clip.frames[slot_frames], card.input_size)
+        height, width = card.token_grid
+        slots = len(slot_frames)
+        patches = (frames.astype(np.float32) / 127.5 - 1.0).reshape(
+            slots, height, frames.shape[1] // height, width, frames.shape[2] // width, 3
+        )
+        patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(slots, height, width, -1)
+        position = _position.position_channels(
+            slot_frames, card.token_grid, max_frames=card.max_frames
+        )
+        values = np.concatenate([patches, position], axis=-1).astype(np.float16)
+        provenance = {"device": "cpu", "dtype": "float32", "trained": False}
+        return self.features({0: values}, clip, sigma=0.0, seed=seed, provenance=provenance)
+
+
+@register(
+    BackboneCard(
+        id="rgb",
+        title="RGB patches and position",
+        kind="control",
+        licence="Apache-2.0",
+        layers=1,
+        width=3 * PATCH * PATCH + _position.CHANNELS,
+        input_size=(HEIGHT, WIDTH),
+        max_frames=FRAMES,
+        frame_step=toy_wan.FRAME_STEP,
+        token_grid=toy_wan.TOKEN_GRID,
+        default_cell=(0, 0.0),
+        uses_sigma=False,
+        parameters=0,
+        memory_bytes=50 * 2**20,
+        note="No model at all: what a probe learns from pixels and where they are.",
+    )
+)
+def load_rgb(card: BackboneCard, device: str, dtype: str) -> Backbone:
+    """Nothing to load; device and dtype are without effect."""
+    return RgbBackbone(card)

@@ -1,0 +1,74 @@
+"""`toy-wan`: the shipped video diffusion transformer, a small Wan2.1."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from explorer.assets import assets_root
+from explorer.backbones.base import Backbone, BackboneCard
+from explorer.backbones.registry import register
+from explorer.errors import EmergeError
+from explorer.toy.config import FRAMES, HEIGHT, WIDTH
+
+TOKEN_GRID = (18, 32)
+FRAME_STEP = 4
+VAE_PARAMETERS = 1_838_955
+TRANSFORMER_PARAMETERS = 6_311_264
+
+
+def model_folder() -> Path:
+    """Where vae/, transformer/, scheduler/ and card.json are."""
+    return assets_root() / "models" / "toy-wan"
+
+
+def model_card() -> dict[str, Any]:
+    """What the training wrote: data, steps, seconds, loss, trained; empty where it is missing."""
+    try:
+        card: dict[str, Any] = json.loads((model_folder() / "card.json").read_text())
+    except (OSError, ValueError, EmergeError):
+        return {}
+    return card
+
+
+def is_trained() -> bool:
+    """Whether the shipped weights have seen any training."""
+    return bool(model_card().get("trained", False))
+
+
+UNTRAINED = "" if is_trained() else " (untrained weights)"
+
+
+@register(
+    BackboneCard(
+        id="toy-wan",
+        title=f"Toy Wan: small video diffusion transformer{UNTRAINED}",
+        kind="video diffusion",
+        licence="Apache-2.0",
+        layers=10,
+        width=192,
+        input_size=(HEIGHT, WIDTH),
+        max_frames=FRAMES,
+        frame_step=FRAME_STEP,
+        token_grid=TOKEN_GRID,
+        default_cell=(5, 0.3),
+        uses_sigma=True,
+        parameters=VAE_PARAMETERS + TRANSFORMER_PARAMETERS,
+        memory_bytes=600 * 2**20,
+        note="Stands for the video generators: trained on rendered pixels only, never on 3D.",
+    )
+)
+def load(card: BackboneCard, device: str, dtype: str) -> Backbone:
+    """The weights of the shipped model folder, float16 there, in `dtype` here."""
+    from explorer.backbones import _wan, _wan_files
+
+    folder = model_folder()
+    return _wan.WanBackbone(
+        card,
+        _wan_files.load_vae(folder / "vae", device=device),
+        _wan_files.load_transformer(folder / "transformer", device=device, dtype=dtype),
+        weights_hash=_wan_files.files_hash(folder / "vae", folder / "transformer"),
+        encoder_hash=_wan_files.files_hash(folder / "vae"),
+        trained=is_trained(),
+    )
