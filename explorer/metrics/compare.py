@@ -38,11 +38,9 @@ def compare(prediction: Reconstruction, reference: Reconstruction) -> Report:
 
     points = point_error(prediction.points, sampled.points, weights)
     depth = depth_error(prediction.depth, sampled.depth, known)
+    if not np.isfinite(prediction.cameras.cam_from_world).all():
+        raise ComparisonError("a predicted camera is not a finite number; the prediction is broken")
     poses = pair_errors(prediction.cameras.cam_from_world, sampled.cameras.cam_from_world).worst
-    if not np.isfinite(poses).all():
-        raise ComparisonError(
-            "a predicted camera is not a finite number; this prediction is broken"
-        )
     per_frame = [
         {
             "frame": float(frame),
