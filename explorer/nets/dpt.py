@@ -137,7 +137,7 @@ class DPTHead(nn.Module):
         dim: int = 256,
         stages: Sequence[int] = (256, 512, 1024, 1024),
         hidden: int = 32,
-        factors: Sequence[float] = (4, 2, 1, 0.5),
+        factors: Sequence[float] = (4.0, 2.0, 1.0, 0.5),
     ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(in_dim, eps=1e-5)

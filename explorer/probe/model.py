@@ -64,7 +64,7 @@ class ProbeConfig:
     dpt_dim: int = 256
     dpt_stage_channels: tuple[int, ...] = (256, 512, 1024, 1024)
     dpt_hidden: int = 32
-    dpt_factors: tuple[float, ...] = (4, 2, 1, 0.5)
+    dpt_factors: tuple[float, ...] = (4.0, 2.0, 1.0, 0.5)
     camera_dim: int | None = None
     camera_depth: int = 4
     camera_heads: int = 16
@@ -92,7 +92,7 @@ class ProbeConfig:
             dpt_dim=24,
             dpt_stage_channels=(24, 24, 32, 32),
             dpt_hidden=24,
-            dpt_factors=(2, 1, 1, 0.5),
+            dpt_factors=(2.0, 1.0, 1.0, 0.5),
             camera_dim=64,
             camera_depth=2,
             camera_heads=4,

@@ -1,0 +1,234 @@
+"""Probe files: weights as safetensors, and a JSON card that says what they were trained on.
+
+A card can be read without torch, so that the page lists the trained cells before anything heavy is
+imported. Files lie at `probes/<backbone>/L<layer>_S<sigma>.safetensors` and `.json`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from explorer.assets import assets_root
+from explorer.errors import ProbeError
+
+if TYPE_CHECKING:
+    from explorer.probe.model import Probe
+
+SIGMA_TOLERANCE = 0.005
+"""File names hold two decimals of sigma."""
+
+
+@dataclass(frozen=True)
+class ProbeCard:
+    """What is known about one trained probe.
+
+    Attributes:
+        backbone: registry id of the backbone whose features it reads.
+        backbone_hash: sha256 over that backbone's weights and configuration.
+        layer: 0-based block output that it reads.
+        sigma: fraction of noise that it was trained at.
+        in_channels: channels of the features.
+        config: fields of its `ProbeConfig`.
+        data: what it was trained on: world, splits, number of clips.
+        steps: optimiser steps.
+        seconds: training time.
+        metrics: held-out results, a number or {"mean", "low", "high"} each.
+        sha256: of the weights file.
+        trained: False for weights as initialised.
+        weights: the weights file; not part of the JSON.
+    """
+
+    backbone: str
+    backbone_hash: str
+    layer: int
+    sigma: float
+    in_channels: int
+    config: dict[str, Any]
+    data: dict[str, Any]
+    steps: int
+    seconds: float
+    metrics: dict[str, Any]
+    sha256: str
+    trained: bool
+    weights: Path = field(compare=False)
+
+    def to_json(self) -> str:
+        """The text of the card's file."""
+        values = {
+            entry.name: getattr(self, entry.name)
+            for entry in dataclasses.fields(self)
+            if entry.name != "weights"
+        }
+        return json.dumps(values, indent=1, sort_keys=True) + "\n"
+
+
+def cell_name(layer: int, sigma: float) -> str:
+    """The file name of a cell, without its ending.
+
+    >>> cell_name(5, 0.3)
+    'L05_S0.30'
+    """
+    return f"L{layer:02d}_S{sigma:.2f}"
+
+
+def read_card(path: Path) -> ProbeCard:
+    """The card in a JSON file; the weights are expected beside it.
+
+    Raises:
+        ProbeError: the file is not a card.
+    """
+    try:
+        return ProbeCard(**json.loads(path.read_text()), weights=path.with_suffix(".safetensors"))
+    except (OSError, ValueError, TypeError) as error:
+        raise ProbeError(
+            f"{path} is not a probe card ({error}): restore or remove this file"
+        ) from error
+
+
+def list_probes(backbone: str | None = None, *, root: Path | None = None) -> list[ProbeCard]:
+    """Cards of all probes, or of one backbone's, sorted by backbone, layer and sigma.
+
+    Args:
+        backbone: registry id; all when None.
+        root: folder with one folder per backbone; the shipped probes when None.
+
+    Raises:
+        ProbeError: a file in there is not a card.
+    """
+    folder = root or assets_root() / "probes"
+    cards = [read_card(path) for path in sorted(folder.glob(f"{backbone or '*'}/L*_S*.json"))]
+    return sorted(cards, key=lambda card: (card.backbone, card.layer, card.sigma))
+
+
+def find_probe(
+    backbone: str, layer: int, sigma: float, *, root: Path | None = None
+) -> ProbeCard | None:
+    """The card of one cell, or None where no probe was trained.
+
+    Raises:
+        ProbeError: the cell's file is not a card.
+    """
+    path = (root or assets_root() / "probes") / backbone / f"{cell_name(layer, sigma)}.json"
+    if not path.is_file():
+        return None
+    card = read_card(path)
+    return card if abs(card.sigma - sigma) < SIGMA_TOLERANCE else None
+
+
+def load_probe(card: ProbeCard, *, backbone_hash: str, device: str = "cpu") -> Probe:
+    """The probe of a card in float32, ready to predict.
+
+    Args:
+        card: from `find_probe` or `list_probes`.
+        backbone_hash: of the backbone that made the features to be read.
+        device: where the probe goes.
+
+    Raises:
+        ProbeError: the probe was trained on another backbone's features, or its file is missing,
+            damaged, or does not fit the card.
+    """
+    if card.backbone_hash != backbone_hash:
+        raise ProbeError(
+            f"the probe {card.weights.name} of {card.backbone} was trained on other weights "
+            f"({card.backbone_hash[:12]}) than the loaded backbone has ({backbone_hash[:12]}): "
+            "restore those weights or train the probe again"
+        )
+    try:
+        content = card.weights.read_bytes()
+    except OSError as error:
+        raise ProbeError(f"{card.weights} cannot be read ({error}): restore the file") from error
+    if hashlib.sha256(content).hexdigest() != card.sha256:
+        raise ProbeError(f"{card.weights} is not the file that its card describes: restore both")
+
+    from safetensors.torch import load
+
+    from explorer.probe.model import Probe, ProbeConfig
+
+    try:
+        probe = Probe(ProbeConfig.from_dict(card.config))
+        probe.load_state_dict({name: value.float() for name, value in load(content).items()})
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ProbeError(f"{card.weights} does not fit its card: {error}") from error
+    return probe.eval().requires_grad_(False).to(device)
+
+
+def save_probe(
+    probe: Probe,
+    root: Path,
+    *,
+    backbone: str,
+    backbone_hash: str,
+    layer: int,
+    sigma: float,
+    data: dict[str, Any],
+    steps: int,
+    seconds: float,
+    metrics: dict[str, Any],
+    trained: bool = True,
+    half: bool = True,
+) -> ProbeCard:
+    """Write a probe and its card; either file is the old or the new one at any time.
+
+    Args:
+        probe: the trained probe, on any device.
+        root: folder with one folder per backbone; missing folders are made.
+        backbone: registry id.
+        backbone_hash: of the backbone whose features it was trained on.
+        layer: 0-based block output.
+        sigma: fraction of noise.
+        data: what it was trained on.
+        steps: optimiser steps.
+        seconds: training time.
+        metrics: held-out results.
+        trained: False for weights as initialised.
+        half: store float16, which halves the file and is read back as float32.
+    """
+    import torch
+    from safetensors.torch import save
+
+    kind = torch.float16 if half else torch.float32
+    state = {
+        name: value.detach().to("cpu", kind).contiguous()
+        for name, value in probe.state_dict().items()
+    }
+    content = save(state)
+    card = ProbeCard(
+        backbone=backbone,
+        backbone_hash=backbone_hash,
+        layer=layer,
+        sigma=sigma,
+        in_channels=probe.config.in_channels,
+        config=probe.config.to_dict(),
+        data=data,
+        steps=steps,
+        seconds=seconds,
+        metrics=metrics,
+        sha256=hashlib.sha256(content).hexdigest(),
+        trained=trained,
+        weights=root / backbone / f"{cell_name(layer, sigma)}.safetensors",
+    )
+    card.weights.parent.mkdir(parents=True, exist_ok=True)
+    _replace(card.weights, content)
+    _replace(card.weights.with_suffix(".json"), card.to_json().encode())
+    return card
+
+
+def _replace(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
