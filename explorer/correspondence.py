@@ -135,6 +135,7 @@ def correspond(
     Raises:
         ValueError: the frame or the point lies outside the clip.
     """
+    x, y = float(x), float(y)
     height, width = size
     if not 0 <= frame < len(features.frame_to_slot):
         raise ValueError(
@@ -174,7 +175,7 @@ def correspond(
                 within_10=None if error is None else error <= 0.10 * max(size),
             )
         )
-    return Correspondence(float(x), float(y), frame, slot, (row, column), size, tuple(matches))
+    return Correspondence(x, y, frame, slot, (row, column), size, tuple(matches))
 
 
 def correspondence_summary(
@@ -199,7 +200,7 @@ def correspondence_summary(
     others = features.slot_frames[1:]
     true, status = true_matches(reference, int(features.slot_frames[0]), centers, others, size=size)
     count, grid = len(others), len(centers)
-    similarity = tokens[0] @ tokens[1:].reshape(count * grid, -1).T
+    similarity = tokens[0] @ tokens[1:].reshape(count * grid, tokens.shape[-1]).T
     best = similarity.reshape(grid, count, grid).argmax(axis=2).T
     visible = status == VISIBLE
     queries = int(visible.sum())
