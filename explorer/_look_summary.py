@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from explorer._look_cache import versions
+from explorer.backbones import registry
 
 if TYPE_CHECKING:
     from explorer._look_stages import LookRequest
@@ -72,6 +73,7 @@ def summarize(
             },
             "backbone": {
                 "id": features.backbone,
+                "kind": registry.card(features.backbone).kind,
                 "hash": features.backbone_hash,
                 "trained": features.provenance.get("trained"),
             },

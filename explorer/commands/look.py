@@ -100,7 +100,8 @@ def _progress(stage: Stage) -> str:
 def table(summary: dict[str, Any]) -> str:
     """The summary for people: metrics, then what was slow, then what is missing."""
     source = summary["provenance"]
-    trained = ", untrained weights" if source["backbone"]["trained"] is False else ""
+    chance = source["backbone"]["trained"] is False and source["backbone"]["kind"] != "control"
+    trained = ", untrained weights" if chance else ""
     alignment = summary["alignment"]
     rows = [
         ("clip", f"{source['clip']['name']}, {source['clip']['window']['count']} frames"),
