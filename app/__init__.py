@@ -1,0 +1,1 @@
+"""The Gradio interface: layout, handlers and state. Everything computed comes from `explorer`."""

@@ -1,0 +1,42 @@
+"""Gradio, imported once, without its analytics and without rewriting its editor stubs.
+
+Gradio parses the source of all its components at every import to keep `.pyi` files for editors up
+to date; that is half of its import time. It skips a class whose source file cannot be found, which
+is what it is told here, for that one caller and during this import only.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+@contextmanager
+def _without_stub_writing() -> Iterator[None]:
+    original = inspect.getfile
+
+    def getfile(thing: Any) -> str:
+        if sys._getframe(1).f_code.co_name == "create_or_modify_pyi":
+            raise OSError("editor stubs are not wanted here")
+        return original(thing)
+
+    inspect.getfile = getfile
+    try:
+        yield
+    finally:
+        inspect.getfile = original
+
+
+with _without_stub_writing():
+    import gradio as gr
+    import gradio_rerun
+    from gradio_rerun import events as rerun_events
+
+__all__ = ["gr", "gradio_rerun", "rerun_events"]

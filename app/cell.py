@@ -1,0 +1,75 @@
+"""What the page says about a cell before it is run: its noise in three names, and its probe."""
+
+from __future__ import annotations
+
+from html import escape
+
+from app.warmup import WarmUp
+from explorer.backbones import registry
+from explorer.backbones.base import BackboneCard
+from explorer.errors import EmergeError
+from explorer.probe.checkpoint import ProbeCard, find_probe, list_probes
+
+SMALL = 2**30
+"""Bytes up to which a model may be loaded just to name its timestep."""
+
+
+def note(backbone: str, layer: int, sigma: float, *, warm: WarmUp) -> str:
+    """The lines under the sliders."""
+    card = registry.card(backbone)
+    return (
+        f"<div class='cell'><p class='noise'>{_noise(card, sigma, warm)}</p>"
+        f"{_probe(card, layer, sigma)}</div>"
+    )
+
+
+def about(backbone: str) -> str:
+    """The lines under the backbone's name."""
+    card = registry.card(backbone)
+    size = f"{card.parameters / 1e6:.1f} M parameters" if card.parameters else "no parameters"
+    blocks = f"{card.layers} blocks" if card.layers > 1 else "1 layer"
+    return (
+        f"<div class='about'>{escape(card.note)}<br><span>{escape(card.kind)} · {size} · {blocks} · "
+        f"{card.token_grid[0]}×{card.token_grid[1]} tokens of {card.width}</span></div>"
+    )
+
+
+def _noise(card: BackboneCard, sigma: float, warm: WarmUp) -> str:
+    if not card.uses_sigma:
+        return "This backbone sees no noise: sigma is ignored."
+    named = f"sigma <b>{sigma:.2f}</b>"
+    if not warm.ready.is_set() or card.memory_bytes > SMALL:
+        return f"{named} · timestep and official index once the model is loaded"
+    try:
+        timestep, index = registry.load(card.id).timestep(sigma)
+    except EmergeError as error:
+        return f"{named} · {escape(str(error))}"
+    return f"{named} · model timestep <b>{timestep:.0f}</b> · official index <b>{index}</b>"
+
+
+def _probe(card: BackboneCard, layer: int, sigma: float) -> str:
+    asked = sigma if card.uses_sigma else 0.0
+    found = find_probe(card.id, layer, asked)
+    if found is not None:
+        if found.trained:
+            return f"<p class='probe yes'>A trained probe reads this cell ({found.steps:,} steps).</p>"
+        return "<p class='probe untrained'>The probe of this cell is untrained: geometry is noise.</p>"
+    cells = where(list_probes(card.id))
+    there = f"Cells with a probe: {cells}." if cells else "No cell of this backbone has one yet."
+    return f"<p class='probe no'>No probe for this cell: correspondence only. {there}</p>"
+
+
+def where(cards: list[ProbeCard]) -> str:
+    """The cells of some probes in words, e.g. "layers 1, 3 × sigma 0.10, 0.30"."""
+    if not cards:
+        return ""
+    layers = sorted({card.layer for card in cards})
+    sigmas = sorted({card.sigma for card in cards})
+    if len(layers) * len(sigmas) == len({(card.layer, card.sigma) for card in cards}):
+        plural = "layer" if len(layers) == 1 else "layers"
+        return (
+            f"{plural} {', '.join(map(str, layers))} × sigma "
+            f"{', '.join(f'{sigma:.2f}' for sigma in sigmas)}"
+        )
+    pairs = sorted((card.layer, card.sigma) for card in cards)
+    return "; ".join(f"layer {layer} sigma {sigma:.2f}" for layer, sigma in pairs)

@@ -1,0 +1,56 @@
+"""Files of one look for download: the Rerun recording and the JSON that the command line prints."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+from app.state import Look
+from explorer.errors import EmergeError
+from explorer.recording import Recording
+
+
+def stem(look: Look) -> str:
+    """A file name that says which cell of which clip it is."""
+    clip = Path(look.clip.name).stem if look.clip is not None else "clip"
+    safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in clip)
+    return f"{safe}_{look.request.backbone}_L{look.request.layer:02d}_S{look.request.sigma:.2f}"
+
+
+def recording(look: Look, folder: Path) -> Path:
+    """Write the look as .rrd into a new folder inside `folder`.
+
+    Raises:
+        EmergeError: there is nothing to write yet.
+    """
+    if not look.stages:
+        raise EmergeError("there is no look to export yet: press Run first")
+    path = _new(folder) / f"{stem(look)}.rrd"
+    written = Recording(stem(look), path=path)
+    try:
+        for stage in look.stages:
+            written.on_stage(stage)
+        written.close()
+    except BaseException:
+        written.discard()
+        raise
+    return path
+
+
+def summary(look: Look, folder: Path) -> Path:
+    """Write the summary as .json into a new folder inside `folder`.
+
+    Raises:
+        EmergeError: the look has not finished.
+    """
+    if look.summary is None:
+        raise EmergeError("there is no finished look to export yet: press Run first")
+    path = _new(folder) / f"{stem(look)}.json"
+    path.write_text(json.dumps(look.summary, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _new(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=folder))

@@ -1,0 +1,58 @@
+"""The shipped clips: their files, names and thumbnails."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from app.state import Source
+from explorer._typing import UInt8
+from explorer.assets import assets_root
+from explorer.clip import inspect_video, load_clip
+from explorer.errors import EmergeError
+
+log = logging.getLogger(__name__)
+
+THUMBNAIL = (90, 160)
+
+
+@functools.cache
+def shipped() -> tuple[Source, ...]:
+    """All shipped clips that can be opened, by name; empty where the assets were removed."""
+    folder = assets_root() / "clips"
+    found = []
+    for path in sorted(folder.glob("*.mp4")):
+        try:
+            found.append(Source(path, title(path), inspect_video(path), shipped=True))
+        except EmergeError as error:
+            log.warning("shipped clip left out: %s", error)
+    return tuple(found)
+
+
+def title(path: Path) -> str:
+    """A readable name of a clip file."""
+    return path.stem.replace("_", " ").replace("-", " ")
+
+
+def find(name: str | None) -> Source | None:
+    """The shipped clip of this file name (without suffix), if there is one."""
+    return next((source for source in shipped() if source.path.stem == name), None)
+
+
+@functools.cache
+def thumbnails() -> tuple[UInt8[np.ndarray, "90 160 3"], ...]:
+    """The middle frame of each shipped clip, in the order of `shipped`."""
+    return tuple(picture(source, source.info.frames // 2, size=THUMBNAIL) for source in shipped())
+
+
+def picture(source: Source, frame: int, *, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+    """One frame of a video, cropped and resized to (height, width) `size`.
+
+    Raises:
+        ClipError: the frame cannot be decoded.
+    """
+    clip = load_clip(source.path, start=frame, stride=1, count=1, size=size)
+    return np.asarray(clip.frames[0], dtype=np.uint8)

@@ -1,0 +1,301 @@
+"""The page: input and cell on the left, the viewer beside it, the closer looks below."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app import cell, film, gallery, links, map_panel, metrics_panel, progress, window
+from app._gradio import gr, gradio_rerun
+from app.binding import bound
+from app.handlers import Handlers
+from app.state import Session
+from app.streams import drop_ended
+from app.warmup import default_card
+from app.window import MAX_STRIDE
+from explorer import references
+from explorer.backbones import registry
+
+VIEWER_HEIGHT = 560
+DELETE_CACHE = (3600, 24 * 3600)
+"""Look every hour, delete files older than a day (seconds)."""
+
+CLAIM = "How much 3D is inside a video model? Pick a layer and a noise level, and look at it."
+
+READY_JS = """
+const ask = async () => {
+  try {
+    const state = await (await fetch('ready')).json();
+    const pill = element.querySelector('.pill');
+    if (state.ready) {
+      pill.className = state.problem ? 'pill problem' : 'pill ready';
+      pill.textContent = state.problem || 'ready · ' + state.device;
+      trigger('ready', {});
+      return;
+    }
+  } catch { /* the server is starting or gone; ask again */ }
+  setTimeout(ask, 700);
+};
+ask();
+"""
+
+DOWNLOAD_JS = "() => setTimeout(() => document.querySelector('#{id} button, #{id} a, a#{id}, button#{id}').click(), 100)"
+
+
+def build(handlers: Handlers) -> gr.Blocks:
+    """The whole page, with its events."""
+    first = default_card()
+    layer, sigma = first.default_cell
+    source = next(iter(gallery.shipped()), None)
+    chosen = window.suggested(source, first) if source else window.Window(0, 1, 17)
+    parts: dict[str, Any] = {}
+    with gr.Blocks(title="Emerge3D", fill_width=True, delete_cache=DELETE_CACHE) as page:
+        session = gr.State(Session(source), delete_callback=_forget)
+        _header(parts)
+        with gr.Row(elem_id="main"):
+            with gr.Column(scale=3, min_width=330, elem_id="left"):
+                _clip_controls(parts, source, chosen, first)
+                _cell_controls(parts, handlers, first)
+            with gr.Column(scale=9, min_width=640, elem_id="centre"):
+                parts["status"] = gr.HTML(progress.idle(), elem_id="status")
+                parts["viewer"] = gradio_rerun.Rerun(
+                    streaming=True,
+                    height=VIEWER_HEIGHT,
+                    container=False,
+                    elem_id="viewer",
+                    panel_states={
+                        "top": "hidden",
+                        "blueprint": "hidden",
+                        "selection": "hidden",
+                        "time": "collapsed",
+                    },
+                )
+                _tabs(parts, first.id, layer, sigma)
+        _connect(page, parts, session, handlers)
+    return page
+
+
+def _forget(session: Session) -> None:
+    session.stop()
+
+
+def _header(parts: dict[str, Any]) -> None:
+    with gr.Row(elem_id="header"):
+        gr.HTML(
+            f"<h1>Emerge3D</h1><p>{CLAIM}</p>"
+            f"<nav><a href='{links.PAPER}' target='_blank' rel='noreferrer'>the method's paper</a></nav>",
+            elem_id="claim",
+        )
+        parts["ready"] = gr.HTML(
+            "<span class='pill' role='status'>warming up</span>",
+            js_on_load=READY_JS,
+            elem_id="ready",
+        )
+
+
+def _clip_controls(parts: dict[str, Any], source: Any, chosen: window.Window, first: Any) -> None:
+    parts["gallery"] = gr.Gallery(
+        label="Clip",
+        columns=3,
+        height=196,
+        allow_preview=False,
+        object_fit="cover",
+        interactive=False,
+        buttons=[],
+        elem_id="gallery",
+    )
+    parts["upload"] = gr.File(
+        label="or a video of your own (mp4, mov)",
+        file_types=[".mp4", ".mov"],
+        height=84,
+        elem_id="upload",
+    )
+    parts["preview"] = gr.HTML(window.preview(source, chosen), elem_id="preview")
+    frames = source.info.frames if source else 17
+    with gr.Accordion("Window: which frames", open=False, elem_id="window"):
+        parts["start"] = gr.Slider(
+            0,
+            max(frames - 1, 1),
+            value=chosen.start,
+            step=1,
+            label="First frame",
+            buttons=[],
+            elem_id="start",
+        )
+        parts["stride"] = gr.Slider(
+            1,
+            MAX_STRIDE,
+            value=chosen.stride,
+            step=1,
+            label="Stride",
+            info="Take every n-th frame.",
+            buttons=[],
+            elem_id="stride",
+        )
+        parts["count"] = gr.Dropdown(
+            window.counts(first, frames),
+            value=chosen.count,
+            label="Frames",
+            info="As many as this backbone takes in one pass.",
+            elem_id="count",
+        )
+
+
+def _cell_controls(parts: dict[str, Any], handlers: Handlers, first: Any) -> None:
+    layer, sigma = first.default_cell
+    parts["backbone"] = gr.Dropdown(
+        [(card.title, card.id) for card in registry.cards()],
+        value=first.id,
+        label="Backbone",
+        elem_id="backbone",
+    )
+    parts["about"] = gr.HTML(cell.about(first.id), elem_id="about")
+    parts["layer"] = gr.Slider(
+        0,
+        max(first.layers - 1, 1),
+        value=layer,
+        step=1,
+        label="Layer",
+        info="The block whose output is read, counted from 0.",
+        buttons=[],
+        elem_id="layer",
+    )
+    parts["sigma"] = gr.Slider(
+        0.0,
+        1.0,
+        value=sigma,
+        step=0.01,
+        label="Noise: sigma",
+        info="How much of what the model sees is noise: 0 is the clean video, 1 is noise alone.",
+        buttons=[],
+        elem_id="sigma",
+    )
+    parts["cell"] = gr.HTML(cell.note(first.id, layer, sigma, warm=handlers.warm), elem_id="cell")
+    named = [(title, name) for name, title in references.names().items()]
+    parts["reference"] = gr.Dropdown(
+        [*named, ("None", "none")],
+        value=named[0][1] if named else "none",
+        label="Reference",
+        info="What the prediction is compared with.",
+        elem_id="reference",
+    )
+    with gr.Row(elem_id="buttons"):
+        parts["run"] = gr.Button("Run", variant="primary", elem_id="run")
+        parts["stop"] = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
+
+
+def _tabs(parts: dict[str, Any], backbone: str, layer: int, sigma: float) -> None:
+    with gr.Tabs(elem_id="tabs"):
+        with gr.Tab("Correspondence", id="correspondence"):
+            parts["film"] = film.component()
+        with gr.Tab("Metrics", id="metrics"):
+            parts["metrics"] = gr.HTML(metrics_panel.EMPTY, elem_id="metrics")
+        with gr.Tab("Layer × sigma map", id="map"):
+            parts["metric"] = gr.Radio(
+                map_panel.metrics(),
+                value=map_panel.metrics()[0][1],
+                show_label=False,
+                container=False,
+                elem_id="metric",
+            )
+            parts["map"] = map_panel.component(
+                map_panel.value(backbone, map_panel.metrics()[0][1], layer=layer, sigma=sigma)
+            )
+        with gr.Tab("Log", id="log"):
+            parts["log"] = gr.JSON(label="What the command line prints", elem_id="log")
+        with gr.Tab("Export", id="export"):
+            gr.HTML(
+                "<p class='note'>The recording opens in the native Rerun viewer: "
+                "<code>rerun file.rrd</code> or <code>emerge3d view file.rrd</code>.</p>"
+            )
+            with gr.Row():
+                for name, label in (("rrd", "Recording (.rrd)"), ("json", "Summary (.json)")):
+                    parts[f"make_{name}"] = gr.Button(f"Download {label}", elem_id=f"make_{name}")
+                    parts[name] = gr.DownloadButton(visible="hidden", elem_id=f"download_{name}")
+            parts["link"] = gr.Markdown("", elem_id="link")
+
+
+def _connect(page: gr.Blocks, parts: dict[str, Any], session: Any, handlers: Handlers) -> None:
+    quiet: dict[str, Any] = {
+        "show_progress": "hidden",
+        "api_visibility": "private",
+        "concurrency_limit": None,
+    }
+    latest = {**quiet, "trigger_mode": "always_last"}
+
+    def of(*names: str) -> list[Any]:
+        return [session, *(parts[name] for name in names)]
+
+    def to(*names: str) -> list[Any]:
+        return [parts[name] for name in names]
+
+    window_parts = ("start", "stride", "count", "preview")
+    cell_parts = ("about", "layer", "sigma", "cell")
+    inputs = of("start", "stride", "count", "backbone", "layer", "sigma", "reference")
+    shown = to("viewer", "status", "stop", "film", "metrics", "log", "link")
+
+    def forget_streams(request: gr.Request) -> None:
+        drop_ended(page, str(request.session_hash))
+
+    def run_after(event: Any) -> None:
+        event(forget_streams, None, None, **{**quiet, "trigger_mode": "multiple"}).then(
+            bound(handlers.run, parts), inputs, shown, **{**quiet, "trigger_mode": "multiple"}
+        )
+
+    page.load(
+        bound(handlers.opened, parts),
+        of(),
+        to("gallery", "backbone", *window_parts, *cell_parts),
+        **quiet,
+    )
+    page.unload(handlers.closed)
+    parts["gallery"].select(
+        bound(handlers.clip_chosen, parts), of("backbone"), to("upload", *window_parts), **latest
+    )
+    gr.on(
+        [parts["upload"].upload, parts["upload"].clear],
+        bound(handlers.uploaded, parts),
+        of("backbone", "upload"),
+        to("gallery", "upload", "status", *window_parts),
+        **latest,
+    )
+    gr.on(
+        [parts[name].change for name in ("start", "stride", "count")],
+        bound(handlers.window_moved, parts),
+        of("start", "stride", "count"),
+        to("preview"),
+        **latest,
+    )
+    parts["backbone"].input(
+        bound(handlers.backbone_chosen, parts),
+        of("backbone"),
+        to(*window_parts, *cell_parts),
+        **latest,
+    )
+    shows_cell: tuple[Any, ...] = (
+        bound(handlers.cell_moved, parts),
+        to("backbone", "layer", "sigma", "metric"),
+        to("cell", "map"),
+    )
+    gr.on(
+        [parts[name].change for name in ("backbone", "layer", "sigma", "metric")],
+        *shows_cell,
+        **latest,
+    )
+    parts["ready"].ready(*shows_cell, **latest)
+    run_after(parts["run"].click)
+    clicked = parts["map"].cell(
+        bound(handlers.cell_clicked, parts), None, to("layer", "sigma"), **quiet
+    )
+    run_after(clicked.then)
+    parts["stop"].click(
+        bound(handlers.stop, parts), of(), to("stop"), **{**quiet, "trigger_mode": "multiple"}
+    )
+    parts["film"].pick(bound(handlers.picked, parts), of(), to("film"), **latest)
+    parts["viewer"].selection_change(
+        bound(handlers.viewer_picked, parts), of(), to("film"), **latest
+    )
+    parts["viewer"].time_update(handlers.viewer_time, of(), None, **latest)
+    for name, write in (("rrd", handlers.export_recording), ("json", handlers.export_summary)):
+        parts[f"make_{name}"].click(write, of(), parts[name], **quiet).success(
+            None, None, None, js=DOWNLOAD_JS.replace("{id}", f"download_{name}")
+        )

@@ -1,0 +1,96 @@
+"""The status line: which stages of a look are done, after how many seconds, and what is next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from html import escape
+
+from explorer.look import (
+    Compared,
+    Decoded,
+    FeaturesReady,
+    Finished,
+    FramePredicted,
+    LatentsReady,
+    Predicted,
+    Referenced,
+    Stage,
+)
+
+STEPS = ("clip", "latents", "features", "prediction", "reference", "comparison")
+DOING = {
+    "clip": "Decoding the clip",
+    "latents": "Encoding it into latents",
+    "features": "Running the backbone up to the layer",
+    "prediction": "Reading the geometry out",
+    "reference": "Fetching the reference",
+    "comparison": "Comparing",
+}
+
+
+@dataclass
+class Progress:
+    """What has been reported so far."""
+
+    done: dict[str, str] = field(default_factory=dict)
+    frames: int = 0
+    slots: int = 0
+    finished: float | None = None
+
+    def add(self, stage: Stage) -> None:
+        """Take note of one more stage."""
+        when = f"{stage.seconds:.2f} s"
+        match stage:
+            case Decoded():
+                self.done["clip"] = f"{len(stage.clip.frames)} frames · {when}"
+            case LatentsReady():
+                self.done["latents"] = _stored(when, stage.cached)
+            case FeaturesReady():
+                self.done["features"] = _stored(when, stage.cached)
+                self.slots = len(stage.features.slot_frames)
+            case FramePredicted():
+                self.frames += 1
+            case Predicted(reconstruction=None):
+                self.done["prediction"] = "no probe"
+            case Predicted():
+                self.done["prediction"] = _stored(when, stage.cached)
+            case Referenced(reconstruction=None):
+                self.done["reference"] = "no reference"
+            case Referenced():
+                self.done["reference"] = when
+            case Compared(report=None, correspondence=None):
+                self.done["comparison"] = "nothing to compare"
+            case Compared():
+                self.done["comparison"] = when
+            case Finished():
+                self.finished = stage.seconds
+
+    def html(self, line: str | None = None, *, kind: str = "running") -> str:
+        """The status line; `kind` is idle, waiting, running, done, stopped or failed."""
+        current = next((step for step in STEPS if step not in self.done), None)
+        if line is None:
+            line = f"{DOING[current]} …" if current else "Done"
+            if current == "prediction" and self.frames:
+                line = f"Reading the geometry out: {self.frames} of {self.slots} frames"
+        items = []
+        for step in STEPS:
+            if step in self.done:
+                items.append(f"<li class='done'>{step}<b>{escape(self.done[step])}</b></li>")
+            elif step == current and kind == "running":
+                items.append(f"<li class='now'>{step}<b>…</b></li>")
+            else:
+                items.append(f"<li>{step}<b>–</b></li>")
+        shown = "" if kind in ("idle", "waiting") else f"<ol>{''.join(items)}</ol>"
+        return (
+            f"<div class='status {kind}' role='status' aria-live='polite'>"
+            f"<p>{escape(line)}</p>{shown}</div>"
+        )
+
+
+def _stored(when: str, cached: bool) -> str:
+    return f"{when} · from the store" if cached else when
+
+
+def idle() -> str:
+    """The status line before the first run."""
+    return Progress().html("Pick a clip, then Run.", kind="idle")

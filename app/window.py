@@ -1,0 +1,73 @@
+"""The window: which frames of a video a look takes, and a picture of the first and the last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+
+from app import gallery
+from app.pictures import data_url
+from app.state import Source
+from explorer.backbones.base import BackboneCard
+from explorer.errors import EmergeError
+
+PREVIEW = (72, 128)
+MAX_STRIDE = 16
+SHOWN_COUNTS = 9
+
+
+@dataclass(frozen=True)
+class Window:
+    """First frame, distance between frames and number of frames, all in frames of the video."""
+
+    start: int
+    stride: int
+    count: int
+
+    @property
+    def last(self) -> int:
+        """The last frame taken."""
+        return self.start + (self.count - 1) * self.stride
+
+
+def counts(card: BackboneCard, available: int) -> list[int]:
+    """Frame counts that a backbone takes, at most what the video has; at least [1]."""
+    most = min(card.max_frames, available)
+    legal = list(range(1, most + 1, card.frame_step)) or [1]
+    if len(legal) <= SHOWN_COUNTS:
+        return legal
+    step = (len(legal) - 1) / (SHOWN_COUNTS - 1)
+    return [legal[round(index * step)] for index in range(SHOWN_COUNTS)]
+
+
+def suggested(source: Source, card: BackboneCard) -> Window:
+    """As many frames as the backbone takes, spread over about a second of video."""
+    count = counts(card, source.info.frames)[-1]
+    about_a_second = round(source.info.fps / max(count - 1, 1))
+    possible = max(1, (source.info.frames - 1) // max(count - 1, 1))
+    return Window(0, max(1, min(about_a_second, possible, MAX_STRIDE)), count)
+
+
+def preview(source: Source | None, window: Window) -> str:
+    """The chosen frames in words and two pictures; says so when they do not fit the video."""
+    if source is None:
+        return "<div class='window'>No video chosen.</div>"
+    info = source.info
+    facts = f"{info.frames} frames, {info.seconds:.1f} s, {info.size[1]}×{info.size[0]}"
+    head = f"<p><b>{escape(source.name)}</b> <span>{facts}</span></p>"
+    if window.last >= info.frames:
+        return (
+            f"<div class='window'>{head}<p class='bad'>This window ends at frame {window.last}; the "
+            f"last frame is {info.frames - 1}. Start earlier, or take fewer frames or a smaller "
+            "stride.</p></div>"
+        )
+    try:
+        ends = sorted({window.start, window.last})
+        shown = "".join(
+            f"<figure><img src='{data_url(gallery.picture(source, frame, size=PREVIEW))}' "
+            f"alt='frame {frame}'><figcaption>frame {frame}</figcaption></figure>"
+            for frame in ends
+        )
+    except EmergeError as error:
+        return f"<div class='window'>{head}<p class='bad'>{escape(str(error))}</p></div>"
+    return f"<div class='window'>{head}<div class='ends'>{shown}</div></div>"
