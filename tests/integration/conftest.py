@@ -172,9 +172,7 @@ def _write_probes(root: Path) -> None:
 
 
 @pytest.fixture
-def tiny(
-    tmp_path: Path, make_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> Tiny:
+def tiny(tmp_path: Path, make_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Tiny:
     """A backbone `tiny` with probes at three cells, and a 5-frame clip with exact geometry."""
     from explorer.clip import load_clip
     from explorer.references import exact
@@ -191,7 +189,5 @@ def tiny(
     _write_geometry(tmp_path / "clip.safetensors", 7)
     source_hash = load_clip(video, count=1, size=SIZE).source_hash
     monkeypatch.setattr(exact, "_registered", {source_hash: tmp_path / "clip.safetensors"})
-    request = LookRequest(
-        path=video, backbone="tiny", layer=1, sigma=0.3, count=5, device="cpu"
-    )
+    request = LookRequest(path=video, backbone="tiny", layer=1, sigma=0.3, count=5, device="cpu")
     return Tiny(backbone, request, Store(tmp_path / "store"), assets)

@@ -172,13 +172,15 @@ def test_a_single_frame_has_no_pose_metrics_and_no_nan(tiny: Any) -> None:
 
 
 @pytest.mark.parametrize("after", range(len(WITH_PROBE) - 1))
-def test_stop_ends_a_look_after_any_stage_and_the_next_look_is_whole(
-    tiny: Any, after: int
-) -> None:
+def test_stop_ends_a_look_after_any_stage_and_the_next_look_is_whole(tiny: Any, after: int) -> None:
     seen: list[Any] = []
-    with pytest.raises(Cancelled):
+
+    def until_stopped() -> None:
         for stage in look(tiny.request, store=tiny.store, should_stop=lambda: len(seen) > after):
             seen.append(stage)
+
+    with pytest.raises(Cancelled):
+        until_stopped()
     assert len(seen) == after + 1
     assert not list(tiny.store.root.rglob("*.tmp"))
     assert [type(stage) for stage in stages(tiny)] == WITH_PROBE
@@ -264,5 +266,3 @@ def test_another_cell_records_other_points(
     assert found[1].prediction is not None
     assert not np.allclose(found[0].prediction, found[1].prediction)
     assert np.array_equal(found[0].reference, found[1].reference)
-
-

@@ -1,0 +1,156 @@
+"""The command line: what it prints where, and what it needs for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from explorer.cli import main
+
+HELP = """
+import sys
+from explorer.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as done:
+    assert not done.code, done.code
+heavy = {"torch", "diffusers", "numpy", "gradio", "rerun", "cv2", "plotly"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+@pytest.mark.parametrize("command", [[], ["look"], ["app"], ["view"], ["backbones"], ["doctor"]])
+def test_help_loads_nothing_heavy(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HELP, *command, "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage: emerge3d" in done.stdout
+
+
+def test_help_answers_in_under_half_a_second() -> None:
+    # The best of five, in processor time: the test machine may be busy with other things.
+    def spent() -> float:
+        before = os.times()
+        subprocess.run(
+            [sys.executable, "-m", "explorer.cli", "--help"], capture_output=True, check=True
+        )
+        after = os.times()
+        return (
+            after.children_user
+            + after.children_system
+            - before.children_user
+            - before.children_system
+        )
+
+    assert min(spent() for _ in range(5)) < 0.5
+
+
+def test_look_prints_one_json_object_on_stdout_and_its_progress_on_stderr(
+    tiny: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "run.rrd"
+    words = ["look", str(tiny.request.path), "--backbone", "tiny", "--layer", "1"]
+    words += ["--sigma", "0.3", "--count", "5", "--device", "cpu", "--out", str(out), "--json"]
+    assert main(words) == 0
+    printed = capsys.readouterr()
+    assert printed.out.count("\n") == 1
+    found = json.loads(printed.out)
+    assert found["point_error"] > 0
+    assert found["provenance"]["backbone"]["id"] == "tiny"
+    assert "FramePredicted 0" in printed.err
+    assert out.stat().st_size > 1000
+
+
+def test_look_without_a_cell_takes_the_backbones_own(
+    tiny: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["look", str(tiny.request.path), "--backbone", "tiny", "--count", "5"]
+    assert main([*words, "--device", "cpu", "--json"]) == 0
+    source = json.loads(capsys.readouterr().out)["provenance"]
+    assert (source["layer"], source["sigma"]) == (1, 0.3)
+
+
+def test_look_prints_a_table_for_people(tiny: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["look", str(tiny.request.path), "--backbone", "tiny", "--count", "5"]
+    assert main([*words, "--device", "cpu"]) == 0
+    lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.strip().splitlines())
+    assert lines["backbone"].strip() == "tiny, untrained weights"
+    assert float(lines["point error"]) > 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["look", "missing.mp4", "--backbone", "tiny"],
+        ["look", "missing.mp4", "--backbone", "no-such-thing"],
+        ["backbones", "no-such-thing"],
+        ["view", "missing.rrd"],
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr_and_exit_status_two(
+    tiny: Any, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("emerge3d: ")
+    assert printed.err.count("\n") == 1
+
+
+def test_a_failed_look_leaves_no_recording_behind(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out"
+    words = ["look", str(tiny.request.path), "--backbone", "tiny", "--count", "4"]
+    assert main([*words, "--device", "cpu", "--out", str(folder / "run.rrd")]) == 2
+    assert "choose 1" in capsys.readouterr().err
+    assert list(folder.iterdir()) == []
+
+
+def test_view_says_what_to_do_without_a_display(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    (tmp_path / "run.rrd").write_bytes(b"RRF2")
+    begun = time.monotonic()
+    assert main(["view", str(tmp_path / "run.rrd")]) == 2
+    assert time.monotonic() - begun < 2
+    assert "no display" in capsys.readouterr().err
+
+
+def test_backbones_lists_every_card_with_its_probes(
+    tiny: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["backbones", "--json"]) == 0
+    found = {each["id"]: each for each in json.loads(capsys.readouterr().out)["backbones"]}
+    assert {"toy-wan", "random", "latent", "rgb", "tiny"} <= set(found)
+    assert found["tiny"]["probes"] == [[1, 0.3], [1, 0.5], [2, 0.3]]
+    assert main(["backbones", "tiny", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found["tiny"]
+
+
+def test_doctor_names_what_is_missing_and_what_to_do(
+    tiny: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tiny.assets / "models" / "some-model").mkdir(parents=True)
+    (tiny.assets / "models" / "some-model" / "card.json").write_text('{"trained": false}')
+    assert main(["doctor", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["assets"]["probes"] == 3
+    assert found["packages"]["torch"]
+    advice = "\n".join(found["advice"])
+    assert "some-model has untrained weights" in advice
+    assert "no example clips" in advice

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import plotly.graph_objects as go
+import pytest
+
+from explorer.figures import layer_sigma_map, per_frame_errors, to_html
+
+CELLS = {(1, 0.1): 0.25, (1, 0.3): None, (5, 0.3): 0.1234, (5, 0.1): float("nan")}
+
+
+def test_the_map_has_layers_as_rows_sigmas_as_columns_and_blanks_for_missing_cells() -> None:
+    trace = layer_sigma_map(CELLS)["data"][0]
+    assert trace["y"] == ["1", "5"]
+    assert trace["x"] == ["0.1", "0.3"]
+    assert trace["z"] == [[0.25, None], [None, 0.1234]]
+    assert trace["text"] == [["0.250", ""], ["", "0.123"]]
+
+
+def test_every_cell_of_the_map_names_the_layer_and_sigma_that_a_click_runs() -> None:
+    trace = layer_sigma_map(CELLS)["data"][0]
+    assert trace["customdata"] == [[[1, 0.1], [1, 0.3]], [[5, 0.1], [5, 0.3]]]
+
+
+def test_the_current_cell_is_outlined_even_without_a_number() -> None:
+    figure = layer_sigma_map(CELLS, current=(7, 0.3))
+    (shape,) = figure["layout"]["shapes"]
+    assert (shape["x0"], shape["x1"], shape["y0"], shape["y1"]) == (0.5, 1.5, 1.5, 2.5)
+    assert figure["data"][0]["y"] == ["1", "5", "7"]
+
+
+def test_rows_and_columns_can_be_given() -> None:
+    trace = layer_sigma_map(CELLS, layers=[0, 1], sigmas=[0.1])["data"][0]
+    assert trace["z"] == [[None], [0.25]]
+
+
+def test_the_curve_has_one_point_a_frame_and_gaps_where_nothing_is_known() -> None:
+    figure = per_frame_errors(
+        [
+            {"frame": 0.0, "point_error": 0.1, "depth_error": 0.2},
+            {"frame": 5.0, "point_error": float("nan"), "depth_error": 0.3},
+        ]
+    )
+    points, depth = figure["data"]
+    assert points["x"] == [0, 5]
+    assert points["y"] == [0.1, None]
+    assert depth["y"] == [0.2, 0.3]
+
+
+@pytest.mark.parametrize("figure", [layer_sigma_map(CELLS, current=(5, 0.3)), per_frame_errors([])])
+def test_figures_are_strict_json_that_plotly_accepts(figure: dict[str, object]) -> None:
+    go.Figure(json.loads(json.dumps(figure, allow_nan=False)))
+
+
+def test_a_page_of_a_figure_asks_nothing_of_the_network() -> None:
+    page = to_html(layer_sigma_map(CELLS))
+    assert "<script src=" not in page
+    assert "Plotly.newPlot" in page
+
+
+def test_figures_are_built_without_importing_plotly() -> None:
+    code = (
+        "import sys, explorer.figures as f; f.layer_sigma_map({(1, 0.1): 0.2}); "
+        "sys.exit('plotly' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
