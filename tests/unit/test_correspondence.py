@@ -322,3 +322,41 @@ def test_token_centers_agree_with_the_features_own():
     centers = token_centers(GRID, SIZE).reshape(*GRID, 2)
     for row, column in ((0, 0), (2, 7), (5, 9)):
         assert tuple(centers[row, column]) == cell.token_center(row, column, SIZE)
+
+
+def test_occlusion_agrees_with_tracing_the_rays_of_a_rendered_scene():
+    import torch
+
+    from explorer.camera import project
+    from explorer.data.world.render import intersect, render, scene_tensors
+    from explorer.data.world.scene import sample_scenes
+
+    scenes = sample_scenes([1])
+    images = render(scenes, height=72, width=128, supersample=1, frames=[0, 7])
+    depth, pose = images.depth[0].numpy(), images.cam_from_world[0].numpy().astype(np.float64)
+    intrinsics = images.intrinsics[0].numpy().astype(np.float64)
+    cameras = Cameras(pose, np.tile(intrinsics, (2, 1, 1)), (72, 128))
+    points = unproject(depth.astype(np.float64), cameras)
+    known = depth > 0
+    reference = Reconstruction(
+        np.array([0, 7]), depth, points, known.astype(np.float32), cameras, "exact"
+    )
+    pixels = token_centers((72, 128), (72, 128))
+    _, status = true_matches(reference, 0, pixels, np.array([7]), size=(72, 128))
+
+    position, z = project(points[0].reshape(-1, 3), pose[1], intrinsics)
+    homogeneous = np.concatenate([position, np.ones((len(position), 1))], axis=1)
+    rays = homogeneous @ np.linalg.inv(intrinsics).T @ pose[1, :, :3]
+    spread = np.broadcast_to(cameras.centers[1], rays.shape)
+
+    def triple(values):
+        return tuple(torch.from_numpy(values[:, axis].copy()).float()[None] for axis in range(3))
+
+    hit, _ = intersect(scene_tensors(scenes, "cpu"), triple(spread), triple(rays))
+    hidden = z > 1.01 * hit.numpy().reshape(-1)
+    in_view = status[0] <= 1
+    assert in_view.sum() > 1000
+    found = status[0][in_view] == STATUSES.index("occluded")
+    assert (found & hidden[in_view]).sum() > 200
+    assert not (found & ~hidden[in_view]).any()
+    assert (found == hidden[in_view]).mean() > 0.97
