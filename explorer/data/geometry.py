@@ -133,9 +133,7 @@ def _encode(depth: Float[np.ndarray, "T H W"]) -> tuple[NDArray[Any], NDArray[An
     return codes, np.array([near, far])
 
 
-def _decode(
-    codes: NDArray[Any], limits: NDArray[Any]
-) -> Float[np.ndarray, "T H W"]:
+def _decode(codes: NDArray[Any], limits: NDArray[Any]) -> Float[np.ndarray, "T H W"]:
     near, far = float(limits[0]), float(limits[1])
     # One entry for each code: 65,536 exponentials instead of one for each pixel.
     table = near * np.exp(np.arange(-1, CODES + 1) / CODES * np.log(far / near))
