@@ -27,7 +27,7 @@ def _without_stub_writing() -> Iterator[None]:
             raise OSError("editor stubs are not wanted here")
         return original(thing)
 
-    inspect.getfile = getfile
+    inspect.getfile = getfile  # type: ignore[assignment]
     try:
         yield
     finally:

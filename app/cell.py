@@ -28,9 +28,10 @@ def about(backbone: str) -> str:
     card = registry.card(backbone)
     size = f"{card.parameters / 1e6:.1f} M parameters" if card.parameters else "no parameters"
     blocks = f"{card.layers} blocks" if card.layers > 1 else "1 layer"
+    tokens = f"{card.token_grid[0]}×{card.token_grid[1]} tokens of {card.width}"
     return (
-        f"<div class='about'>{escape(card.note)}<br><span>{escape(card.kind)} · {size} · {blocks} · "
-        f"{card.token_grid[0]}×{card.token_grid[1]} tokens of {card.width}</span></div>"
+        f"<div class='about'><b>{escape(card.title)}.</b> {escape(card.note)}"
+        f"<span>{escape(card.kind)} · {size} · {blocks} · {tokens}</span></div>"
     )
 
 
@@ -52,8 +53,11 @@ def _probe(card: BackboneCard, layer: int, sigma: float) -> str:
     found = find_probe(card.id, layer, asked)
     if found is not None:
         if found.trained:
-            return f"<p class='probe yes'>A trained probe reads this cell ({found.steps:,} steps).</p>"
-        return "<p class='probe untrained'>The probe of this cell is untrained: geometry is noise.</p>"
+            steps = f"trained for {found.steps:,} steps"
+            return f"<p class='probe yes'>A probe reads this cell, {steps}.</p>"
+        return (
+            "<p class='probe untrained'>This cell's probe is untrained: its geometry is noise.</p>"
+        )
     cells = where(list_probes(card.id))
     there = f"Cells with a probe: {cells}." if cells else "No cell of this backbone has one yet."
     return f"<p class='probe no'>No probe for this cell: correspondence only. {there}</p>"

@@ -112,25 +112,20 @@ class Handlers:
         index = int(event.index)
         if 0 <= index < len(shipped):
             session.source = shipped[index]
-        return {**self.window_of(session, backbone), "upload": None}
+        return self.window_of(session, backbone)
 
-    def uploaded(self, session: Session, backbone: str, file: str | None) -> Update:
-        """A video was uploaded, or the upload was taken away again."""
-        if file is None:
-            if session.source is None or not session.source.shipped:
-                session.source = next(iter(gallery.shipped()), None)
-            selected = gr.update(selected_index=self.position(session))
-            return {**self.window_of(session, backbone), "gallery": selected}
+    def uploaded(self, session: Session, backbone: str, file: str) -> Update:
+        """A video was uploaded; what cannot be used leaves the chosen clip as it was."""
         path = Path(file)
         try:
             session.source = Source(path, path.name, inspect_video(path), shipped=False)
         except EmergeError as error:
             gr.Warning(str(error), title="This file cannot be used")
-            return {"status": Progress().html(str(error), kind="failed"), "upload": None}
+            return {"status": Progress().html(str(error), kind="failed")}
         return {
             **self.window_of(session, backbone),
             "gallery": gr.update(selected_index=None),
-            "status": Progress().html(f"{path.name} is ready: press Run.", kind="idle"),
+            "status": Progress().html(f"{path.name} is here: press Run.", kind="idle"),
         }
 
     def window_of(self, session: Session, backbone: str) -> Update:
@@ -153,7 +148,12 @@ class Handlers:
         return {"preview": window.preview(session.source, Window(int(start), int(stride), count))}
 
     def backbone_chosen(
-        self, session: Session, backbone: str, *, layer: int | None = None, sigma: float | None = None
+        self,
+        session: Session,
+        backbone: str,
+        *,
+        layer: int | None = None,
+        sigma: float | None = None,
     ) -> Update:
         """Another backbone: its layers, its noise, its window, its map."""
         card = registry.card(backbone)
@@ -198,7 +198,11 @@ class Handlers:
         """One look, streamed. Errors end it with a line that says what to do."""
         run = session.begin()
         steps = Progress()
-        yield {"status": steps.html("Starting …", kind="waiting"), "stop": _on(True)}
+        yield {
+            "status": steps.html("Starting …", kind="waiting"),
+            "stop": _on(True),
+            "intro": gr.update(visible=False),
+        }
         end: Update
         try:
             if session.source is None:

@@ -21,6 +21,16 @@ DELETE_CACHE = (3600, 24 * 3600)
 
 CLAIM = "How much 3D is inside a video model? Pick a layer and a noise level, and look at it."
 
+INTRO = """
+<ol>
+  <li><b>A clip</b>Frames of a video, shipped with exact geometry or your own.</li>
+  <li><b>Noise</b>Sigma says how much of it is hidden under noise.</li>
+  <li><b>A layer</b>A frozen video model reads it; its features are taken after one block.</li>
+  <li><b>A probe</b>A small network turns those features into depth, points and cameras.</li>
+  <li><b>Look</b>Prediction beside reference, in 3D, and how well pixels find each other.</li>
+</ol>
+"""
+
 READY_JS = """
 const ask = async () => {
   try {
@@ -38,7 +48,12 @@ const ask = async () => {
 ask();
 """
 
-DOWNLOAD_JS = "() => setTimeout(() => document.querySelector('#{id} button, #{id} a, a#{id}, button#{id}').click(), 100)"
+# A DownloadButton whose click makes the file does not download at the first click: a plain button
+# makes it, and this clicks the hidden one once its address has arrived.
+DOWNLOAD_JS = """() => setTimeout(() => {
+  const made = document.querySelector('#{id}');
+  (made.matches('a, button') ? made : made.querySelector('a, button')).click();
+}, 150)"""
 
 
 def build(handlers: Handlers) -> gr.Blocks:
@@ -57,6 +72,7 @@ def build(handlers: Handlers) -> gr.Blocks:
                 _cell_controls(parts, handlers, first)
             with gr.Column(scale=9, min_width=640, elem_id="centre"):
                 parts["status"] = gr.HTML(progress.idle(), elem_id="status")
+                parts["intro"] = gr.HTML(INTRO, elem_id="intro")
                 parts["viewer"] = gradio_rerun.Rerun(
                     streaming=True,
                     height=VIEWER_HEIGHT,
@@ -82,7 +98,7 @@ def _header(parts: dict[str, Any]) -> None:
     with gr.Row(elem_id="header"):
         gr.HTML(
             f"<h1>Emerge3D</h1><p>{CLAIM}</p>"
-            f"<nav><a href='{links.PAPER}' target='_blank' rel='noreferrer'>the method's paper</a></nav>",
+            f"<a href='{links.PAPER}' target='_blank' rel='noreferrer'>the method's paper</a>",
             elem_id="claim",
         )
         parts["ready"] = gr.HTML(
@@ -103,10 +119,10 @@ def _clip_controls(parts: dict[str, Any], source: Any, chosen: window.Window, fi
         buttons=[],
         elem_id="gallery",
     )
-    parts["upload"] = gr.File(
-        label="or a video of your own (mp4, mov)",
+    parts["upload"] = gr.UploadButton(
+        "Upload a video of your own (mp4, mov)",
         file_types=[".mp4", ".mov"],
-        height=84,
+        size="sm",
         elem_id="upload",
     )
     parts["preview"] = gr.HTML(window.preview(source, chosen), elem_id="preview")
@@ -143,7 +159,7 @@ def _clip_controls(parts: dict[str, Any], source: Any, chosen: window.Window, fi
 def _cell_controls(parts: dict[str, Any], handlers: Handlers, first: Any) -> None:
     layer, sigma = first.default_cell
     parts["backbone"] = gr.Dropdown(
-        [(card.title, card.id) for card in registry.cards()],
+        [card.id for card in registry.cards()],
         value=first.id,
         label="Backbone",
         elem_id="backbone",
@@ -231,7 +247,7 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], session: Any, handlers: Han
     window_parts = ("start", "stride", "count", "preview")
     cell_parts = ("about", "layer", "sigma", "cell")
     inputs = of("start", "stride", "count", "backbone", "layer", "sigma", "reference")
-    shown = to("viewer", "status", "stop", "film", "metrics", "log", "link")
+    shown = to("viewer", "status", "stop", "intro", "film", "metrics", "log", "link")
 
     def forget_streams(request: gr.Request) -> None:
         drop_ended(page, str(request.session_hash))
@@ -249,13 +265,12 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], session: Any, handlers: Han
     )
     page.unload(handlers.closed)
     parts["gallery"].select(
-        bound(handlers.clip_chosen, parts), of("backbone"), to("upload", *window_parts), **latest
+        bound(handlers.clip_chosen, parts), of("backbone"), to(*window_parts), **latest
     )
-    gr.on(
-        [parts["upload"].upload, parts["upload"].clear],
+    parts["upload"].upload(
         bound(handlers.uploaded, parts),
         of("backbone", "upload"),
-        to("gallery", "upload", "status", *window_parts),
+        to("gallery", "status", *window_parts),
         **latest,
     )
     gr.on(

@@ -124,8 +124,8 @@ def serve(*, host: str, port: int, allowed_hosts: Sequence[str] = ()) -> int:
         listening.bind((host, port))
     except OSError as error:
         print(
-            f"{host}:{port} cannot be used ({error.strerror}): is Emerge3D already running there? "
-            "Choose another port with --port.",
+            f"{host}:{port} cannot be used ({error.strerror}): is Emerge3D already running "
+            "there? Choose another port with --port.",
             file=sys.stderr,
         )
         return 1
@@ -141,8 +141,8 @@ def serve(*, host: str, port: int, allowed_hosts: Sequence[str] = ()) -> int:
             origins=[f"http://{name}:{port}" for name in names],
         )
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
-        server = _Server(config, warm, f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}")
-        server.run(sockets=[listening])
+        shown = "127.0.0.1" if host == "0.0.0.0" else host
+        _Server(config, warm, f"http://{shown}:{port}").run(sockets=[listening])
     return 0
 
 

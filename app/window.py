@@ -11,7 +11,7 @@ from app.state import Source
 from explorer.backbones.base import BackboneCard
 from explorer.errors import EmergeError
 
-PREVIEW = (72, 128)
+PREVIEW = (54, 96)
 MAX_STRIDE = 16
 SHOWN_COUNTS = 9
 
@@ -54,12 +54,12 @@ def preview(source: Source | None, window: Window) -> str:
         return "<div class='window'>No video chosen.</div>"
     info = source.info
     facts = f"{info.frames} frames, {info.seconds:.1f} s, {info.size[1]}×{info.size[0]}"
-    head = f"<p><b>{escape(source.name)}</b> <span>{facts}</span></p>"
+    head = f"<p><b>{escape(source.name)}</b><span>{facts}</span></p>"
     if window.last >= info.frames:
         return (
-            f"<div class='window'>{head}<p class='bad'>This window ends at frame {window.last}; the "
-            f"last frame is {info.frames - 1}. Start earlier, or take fewer frames or a smaller "
-            "stride.</p></div>"
+            f"<div class='window'>{head}<p class='bad'>This window ends at frame {window.last}; "
+            f"the last frame is {info.frames - 1}. Start earlier, or take fewer frames or a "
+            "smaller stride.</p></div>"
         )
     try:
         ends = sorted({window.start, window.last})
@@ -70,4 +70,4 @@ def preview(source: Source | None, window: Window) -> str:
         )
     except EmergeError as error:
         return f"<div class='window'>{head}<p class='bad'>{escape(str(error))}</p></div>"
-    return f"<div class='window'>{head}<div class='ends'>{shown}</div></div>"
+    return f"<div class='window'><div class='ends'>{shown}{head}</div></div>"

@@ -63,7 +63,7 @@ def draw_cross(
     """A copy with a cross, edged in black, at image point (x, y)."""
     drawn = np.ascontiguousarray(image).copy()
     size = max(6, image.shape[0] // 12)
-    for edge, thickness in (((0, 0, 0), 3), (color, 1)):
+    for edge, thickness in _strokes(image.shape[0], color):
         cv2.drawMarker(drawn, _pixel(x, y), edge, cv2.MARKER_CROSS, size, thickness, cv2.LINE_AA)
     return drawn
 
@@ -74,7 +74,7 @@ def draw_circle(
     """A copy with a circle, edged in black, around image point (x, y)."""
     drawn = np.ascontiguousarray(image).copy()
     radius = max(4, image.shape[0] // 24)
-    for edge, thickness in (((0, 0, 0), 3), (color, 1)):
+    for edge, thickness in _strokes(image.shape[0], color):
         cv2.circle(drawn, _pixel(x, y), radius, edge, thickness, cv2.LINE_AA)
     return drawn
 
@@ -95,6 +95,14 @@ def masked(
 ) -> Float[np.ndarray, "H W"]:
     """The values with 0 wherever `valid` is false."""
     return np.where(valid, values, 0.0).astype(np.float32)
+
+
+def _strokes(
+    height: int, color: tuple[int, int, int]
+) -> tuple[tuple[tuple[int, int, int], int], ...]:
+    """A black edge, then the colour over it; both grow with the picture."""
+    inner = max(1, round(height / 110))
+    return (((0, 0, 0), inner + 2), (color, inner))
 
 
 def _pixel(x: float, y: float) -> tuple[int, int]:

@@ -4,6 +4,7 @@ Entities (timeline `frame`, the frame of the clip that a slot stands for):
     /prediction/points, /prediction/camera, /prediction/frustums
     /reference/points, /reference/camera, /reference/frustums
     /input, /depth/prediction, /depth/reference, /error
+Panes that stay empty say why: /prediction/note, /depth/prediction/note, /reference/note, ...
 
 Both 3D worlds have the first camera at the origin, x right, y down, z forward, and the mean
 distance of the first frame's points as their unit; prediction and reference are shown unaligned.
@@ -127,8 +128,12 @@ class Recording:
                 log_predicted_frame(
                     self._stream, stage, image=self._image(stage.frame), range_=self._depth_range
                 )
+            case Predicted(reconstruction=None):
+                log_absence(self._stream, "prediction", "no probe for this cell")
             case Predicted(reconstruction=Reconstruction() as found):
                 self._frames = [int(frame) for frame in found.frames]
+            case Referenced(reconstruction=None):
+                log_absence(self._stream, "reference", "no reference")
             case Referenced(reconstruction=Reconstruction() as found):
                 self._frames = self._frames or [int(frame) for frame in found.frames]
                 if self._depth_range is None:
@@ -141,6 +146,9 @@ class Recording:
                         image=self._image(int(frame)),
                         range_=self._depth_range,
                     )
+            case Compared(report=None):
+                label = rr.Points2D([[0.0, 0.0]], labels=["nothing to compare"], show_labels=True)
+                self._stream.log("/error/note", label, static=True)
             case Compared(report=Report() as report):
                 log_error(self._stream, report, self._frames)
 
@@ -192,6 +200,14 @@ def log_conventions(stream: rr.RecordingStream) -> None:
         stream.log(world, rr.ViewCoordinates.RDF, static=True)  # x right, y down, z forward
         points = rr.Points3D.from_fields(radii=rr.Radius.ui_points(1.5))
         stream.log(f"{world}/points", points, static=True)
+
+
+def log_absence(stream: rr.RecordingStream, side: str, text: str) -> None:
+    """Say in the panes of one side, "prediction" or "reference", why they stay empty."""
+    in_space = rr.Points3D([[0.0, 0.0, 0.9]], labels=[text], show_labels=True)
+    stream.log(f"/{side}/note", in_space, static=True)
+    in_picture = rr.Points2D([[0.0, 0.0]], labels=[text], show_labels=True)
+    stream.log(f"/depth/{side}/note", in_picture, static=True)
 
 
 def log_input(stream: rr.RecordingStream, clip: Clip) -> None:
