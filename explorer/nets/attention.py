@@ -6,6 +6,8 @@ positions, LayerScale after both branches, exact (erf) GELU.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -157,16 +159,21 @@ class AlternatingAttention(nn.Module):
         self.global_blocks = nn.ModuleList(block() for _ in range(pairs))
 
     def alternate(
-        self, patches: Float[torch.Tensor, "B S N D"], grid: tuple[int, int]
+        self,
+        patches: Float[torch.Tensor, "B S N D"],
+        grid: tuple[int, int],
+        *,
+        keep: Sequence[int] | None = None,
     ) -> list[torch.Tensor]:
-        """Outputs of all pairs.
+        """Outputs of the pairs.
 
         Args:
             patches: (B, S, h*w, D) tokens of S frames, row-major.
             grid: (h, w).
+            keep: pairs whose output is returned, in ascending order; all when None.
 
         Returns:
-            One (B, S, 1 + registers + h*w, 2D) tensor per pair: frame-attention output, then
+            One (B, S, 1 + registers + h*w, 2D) tensor per kept pair: frame-attention output, then
             global-attention output, concatenated. Token 0 is the camera's.
         """
         batch, frames, _, dim = patches.shape
@@ -180,9 +187,12 @@ class AlternatingAttention(nn.Module):
         )
         everywhere = rotation.repeat(frames)
         taps = []
-        for frame_block, global_block in zip(self.frame_blocks, self.global_blocks, strict=True):
+        pairs = zip(self.frame_blocks, self.global_blocks, strict=True)
+        for index, (frame_block, global_block) in enumerate(pairs):
             within = frame_block(x.reshape(batch * frames, count, dim), rotation)
             across = global_block(within.reshape(batch, frames * count, dim), everywhere)
             x = across.reshape(batch, frames, count, dim)
-            taps.append(torch.cat([within.reshape(batch, frames, count, dim), x], dim=-1))
+            if keep is None or index in keep:
+                within = within.reshape(batch, frames, count, dim)
+                taps.append(torch.cat([within, x], dim=-1))
         return taps

@@ -58,6 +58,12 @@ class CameraHead(nn.Module):
         self.start: torch.Tensor
         self.register_buffer("start", torch.tensor(start), persistent=False)
 
+    @torch.no_grad()
+    def start_small(self) -> None:
+        """Make the corrections of an untrained head small, so that it begins at `start`."""
+        self.pose_branch.fc2.weight.mul_(0.02)
+        self.pose_branch.fc2.bias.zero_()
+
     def forward(self, tokens: Float[torch.Tensor, "B S D"]) -> list[torch.Tensor]:
         """Pose encodings (B, S, 9) of all passes, the last one best.
 

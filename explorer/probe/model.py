@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from explorer._typing import Float
 from explorer.nets.attention import AlternatingAttention
-from explorer.nets.camera_head import POSE_DIM, CameraHead
-from explorer.nets.dpt import DPTHead
+from explorer.nets.camera_head import POSE_DIM
+from explorer.nets.geometry import DenseMaps, Geometry, GeometryHeads
+
+ProbeOutput = Geometry
 
 
 @dataclass(frozen=True)
@@ -127,42 +129,6 @@ class ProbeConfig:
         return cls(**fields)
 
 
-class DenseMaps(NamedTuple):
-    """What the two DPT heads say about K frames.
-
-    Attributes:
-        depth: (K, H, W) z-depth in the frame's own camera, > 0.
-        depth_confidence: (K, H, W) > 1.
-        points: (K, H, W, 3) in the frame of the first camera.
-        points_confidence: (K, H, W) > 1.
-    """
-
-    depth: torch.Tensor
-    depth_confidence: torch.Tensor
-    points: torch.Tensor
-    points_confidence: torch.Tensor
-
-
-class ProbeOutput(NamedTuple):
-    """Everything a probe predicts for B clips of S frames.
-
-    Lengths are relative to the mean distance of the first frame's points.
-
-    Attributes:
-        depth: (B, S, H, W) z-depth.
-        depth_confidence: (B, S, H, W) > 1.
-        points: (B, S, H, W, 3) in the frame of the first camera.
-        points_confidence: (B, S, H, W) > 1.
-        pose_encodings: one (B, S, 9) per pass of the camera head (see `explorer.nets.pose`).
-    """
-
-    depth: torch.Tensor
-    depth_confidence: torch.Tensor
-    points: torch.Tensor
-    points_confidence: torch.Tensor
-    pose_encodings: list[torch.Tensor]
-
-
 class Trunk(AlternatingAttention):
     """Projection of the features and alternating attention."""
 
@@ -187,7 +153,7 @@ class Trunk(AlternatingAttention):
         return self.alternate(self.input_proj(features.flatten(2, 3)), (rows, columns))
 
 
-class Probe(nn.Module):
+class Probe(GeometryHeads):
     """Features of S frames to depth, points and cameras.
 
     The trunk may run under bfloat16 autocast; the heads always run in float32.
@@ -197,55 +163,31 @@ class Probe(nn.Module):
     """
 
     def __init__(self, config: ProbeConfig) -> None:
-        super().__init__()
         if config.pairs != 4:
             raise ValueError(f"the DPT heads read four pairs of blocks, not {config.pairs}")
-        self.config = config
-        width = 2 * config.dim
-        self.backbone = Trunk(config)
-        self.camera_head = CameraHead(
-            width,
-            dim=config.camera_dim,
-            depth=config.camera_depth,
-            heads=config.camera_heads,
-            iterations=config.camera_iterations,
-            mlp_ratio=config.camera_mlp_ratio,
+        super().__init__(
+            2 * config.dim,
+            registers=config.registers,
+            dpt_dim=config.dpt_dim,
+            dpt_stage_channels=config.dpt_stage_channels,
+            dpt_hidden=config.dpt_hidden,
+            dpt_factors=config.dpt_factors,
+            camera_dim=config.camera_dim,
+            camera_depth=config.camera_depth,
+            camera_heads=config.camera_heads,
+            camera_iterations=config.camera_iterations,
+            camera_mlp_ratio=config.camera_mlp_ratio,
+            camera_start=config.camera_start,
             layer_scale=config.layer_scale_init,
-            start=config.camera_start,
+            output_bias=config.output_bias,
         )
-        self.point_head = self._dense_head(width, 4)
-        self.depth_head = self._dense_head(width, 2)
-        if config.output_bias is not None:
-            self._start_at(config.output_bias)
-
-    def _dense_head(self, width: int, out: int) -> DPTHead:
-        config = self.config
-        return DPTHead(
-            width,
-            out,
-            dim=config.dpt_dim,
-            stages=config.dpt_stage_channels,
-            hidden=config.dpt_hidden,
-            factors=config.dpt_factors,
-        )
-
-    @torch.no_grad()
-    def _start_at(self, bias: Sequence[float]) -> None:
-        self.depth_head.start_at(bias[:2])
-        self.point_head.start_at(bias[2:])
-        self.camera_head.pose_branch.fc2.weight.mul_(0.1)
-        self.camera_head.pose_branch.fc2.bias.zero_()
+        self.config = config
+        self.backbone = Trunk(config)
 
     def trunk(self, features: Float[torch.Tensor, "B S h w C"]) -> list[torch.Tensor]:
         """Taps of the trunk, one (B, S, 1 + registers + h*w, 2 * dim) tensor per pair."""
         taps: list[torch.Tensor] = self.backbone(features)
         return taps
-
-    def cameras(self, taps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Pose encodings (B, S, 9) of all passes, from the camera tokens of the last tap."""
-        with torch.autocast(taps[-1].device.type, enabled=False):
-            encodings: list[torch.Tensor] = self.camera_head(taps[-1][:, :, 0].float())
-        return encodings
 
     def dense(
         self,
@@ -255,30 +197,8 @@ class Probe(nn.Module):
         frames: slice | None = None,
         size: tuple[int, int] | None = None,
     ) -> DenseMaps:
-        """Maps of some frames.
-
-        Args:
-            taps: from `trunk`.
-            grid: (h, w) of the features.
-            frames: which of the S frames; all when None. Other frames are not computed.
-            size: (H, W) of the maps; the configuration's when None.
-
-        Returns:
-            Maps of K = B * (number of frames) pictures, clip by clip.
-        """
-        size = size or self.config.size_for(grid)
-        first = 1 + self.config.registers
-        picked = [tap[:, frames or slice(None), first:].flatten(0, 1).float() for tap in taps]
-        with torch.autocast(picked[0].device.type, enabled=False):
-            depth = self.depth_head(picked, grid, size)
-            points = self.point_head(picked, grid, size)
-        xyz = points[:, :3].permute(0, 2, 3, 1)
-        return DenseMaps(
-            depth=depth[:, 0].exp(),
-            depth_confidence=1 + depth[:, 1].exp(),
-            points=xyz.sign() * torch.expm1(xyz.abs()),
-            points_confidence=1 + points[:, 3].exp(),
-        )
+        """Maps of some frames at the configuration's size unless another is given; see `maps`."""
+        return self.maps(taps, grid, size or self.config.size_for(grid), frames=frames)
 
     def forward(
         self,
@@ -287,10 +207,5 @@ class Probe(nn.Module):
         size: tuple[int, int] | None = None,
     ) -> ProbeOutput:
         """Maps and cameras of all frames of B clips, at (H, W) `size` or the configuration's."""
-        batch, count, rows, columns, _ = features.shape
-        taps = self.trunk(features)
-        maps = self.dense(taps, (rows, columns), size=size)
-        depth, depth_confidence, points, points_confidence = (
-            field.reshape(batch, count, *field.shape[1:]) for field in maps
-        )
-        return ProbeOutput(depth, depth_confidence, points, points_confidence, self.cameras(taps))
+        grid = (features.shape[2], features.shape[3])
+        return self.geometry(self.trunk(features), grid, size or self.config.size_for(grid))

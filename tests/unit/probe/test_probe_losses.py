@@ -185,7 +185,7 @@ def test_a_few_steps_on_one_batch_lower_the_loss_by_half() -> None:
     features = torch.randn(2, 3, 3, 4, 8)
     optimizer = torch.optim.AdamW(probe.parameters(), lr=2e-3)
     history = []
-    for _ in range(60):
+    for _ in range(40):
         losses = probe_loss(probe(features, size=(6, 8)), targets)
         optimizer.zero_grad()
         losses["total"].backward()
