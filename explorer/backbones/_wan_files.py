@@ -51,6 +51,7 @@ def load_vae(folder: Path, *, device: str) -> Vae:
     """
     from diffusers import AutoencoderKLWan
 
+    _check_target(device, "float32")
     vae: Vae = _load(AutoencoderKLWan, folder)
     return _place(vae, device, torch.float32)
 
@@ -63,6 +64,7 @@ def load_transformer(folder: Path, *, device: str, dtype: str) -> Transformer:
     """
     from diffusers import WanTransformer3DModel
 
+    _check_target(device, dtype)
     transformer: Transformer = _load(WanTransformer3DModel, folder)
     return place_transformer(transformer, device=device, dtype=dtype)
 
@@ -73,8 +75,7 @@ def place_transformer(transformer: Transformer, *, device: str, dtype: str) -> T
     Raises:
         BackboneError: the dtype is unknown or the device cannot be used.
     """
-    if dtype not in DTYPES:
-        raise BackboneError(f"dtype {dtype!r} is unknown: choose {', '.join(DTYPES)}")
+    _check_target(device, dtype)
     return _place(transformer, device, DTYPES[dtype])
 
 
@@ -98,18 +99,38 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _load(model_class: Any, folder: Path) -> Any:
-    files = model_files(folder)
+    model, reason = _try_load(model_class, model_files(folder))
+    if model is None:
+        raise BackboneError(
+            f"the weights in {folder} are broken or do not fit config.json: {reason}"
+        )
+    return model
+
+
+def _try_load(model_class: Any, files: list[Path]) -> tuple[Any, str]:
+    """(model, "") or (None, reason): raised here, the traceback would hold half-loaded weights."""
     try:
         model = model_class.from_config(_read_config(files[0]))
         state: dict[str, torch.Tensor] = {}
         for path in files[1:]:
             state.update(load_file(path))
         model.load_state_dict({name: value.float() for name, value in state.items()}, strict=True)
-        return model
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-    # Outside of `except`: the error's traceback would hold the half-loaded weights.
-    raise BackboneError(f"the weights in {folder} are broken or do not fit config.json: {reason}")
+        return None, " ".join(str(error).split())[:300]
+    return model, ""
+
+
+def _check_target(device: str, dtype: str) -> None:
+    """Refuse an unknown dtype or unusable device before anything is read."""
+    if dtype not in DTYPES:
+        raise BackboneError(f"dtype {dtype!r} is unknown: choose {', '.join(DTYPES)}")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+    else:
+        return
+    raise BackboneError(f"device {device!r} cannot be used ({reason}): choose cpu or auto")
 
 
 def _place(model: Any, device: str, dtype: torch.dtype) -> Any:
@@ -117,14 +138,8 @@ def _place(model: Any, device: str, dtype: torch.dtype) -> Any:
     for name, parameter in model.named_parameters():
         keep = not full.isdisjoint(name.split("."))
         parameter.data = parameter.data.to(torch.float32 if keep else dtype)
-    try:
-        torch.device(device)
-        placed = model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-    else:
-        if placed.device.type == "cuda":
-            # The default of cuDNN, 10-bit mantissas, would show against the CPU in every layer.
-            torch.backends.cudnn.allow_tf32 = False
-        return placed
-    raise BackboneError(f"device {device!r} cannot be used ({reason}): choose cpu or auto")
+    placed = model.to(device)
+    if placed.device.type == "cuda":
+        # The default of cuDNN, 10-bit mantissas, would show against the CPU in every layer.
+        torch.backends.cudnn.allow_tf32 = False
+    return placed

@@ -68,7 +68,7 @@ def card(backbone: str) -> BackboneCard:
 
 
 def resolve_device(device: str) -> str:
-    """ "auto" becomes "cuda" where there is one, else "cpu"; anything else stays as it is."""
+    """The device meant by "auto", "cuda" where there is one, else "cpu"; others stay."""
     if device != "auto":
         return device
     import torch

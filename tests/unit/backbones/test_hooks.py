@@ -42,9 +42,7 @@ def test_the_pass_ends_after_the_last_wanted_block(blocks: list[Counting]) -> No
 
 def test_unwanted_outputs_are_never_handed_over(blocks: list[Counting]) -> None:
     seen: list[float] = []
-    run_blocks(
-        lambda: run(blocks), blocks, layers=[3, 1], keep=lambda x: seen.append(float(x[0]))
-    )
+    run_blocks(lambda: run(blocks), blocks, layers=[3, 1], keep=lambda x: seen.append(float(x[0])))
     assert seen == [2.0, 4.0]
 
 

@@ -183,9 +183,7 @@ def test_stored_latents_give_the_same_features_and_skip_the_vae(
     np.testing.assert_array_equal(reused, fresh)
 
 
-def test_latents_of_another_clip_length_are_refused(
-    tiny: WanBackbone, make_clip: MakeClip
-) -> None:
+def test_latents_of_another_clip_length_are_refused(tiny: WanBackbone, make_clip: MakeClip) -> None:
     latents = tiny.encode(make_clip(5))
     with pytest.raises(BackboneError, match="encode the clip again"):
         tiny.extract(make_clip(9), layers=[0], sigma=0.5, latents=latents)

@@ -1,0 +1,289 @@
+"""What every registered backbone must do; a new one is tested by being registered."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import numpy as np
+import pytest
+
+from explorer.backbones import registry
+from explorer.backbones.base import Backbone, slot_map
+from explorer.clip import Clip, clip_from_frames
+from explorer.errors import BackboneError, Cancelled
+from explorer.features import Features
+
+IDS = [card.id for card in registry.cards()]
+SMALL_GRID = (4, 6)
+
+
+def small(backbone: Backbone) -> Backbone:
+    """The same loaded model (weights and lock) for a smaller picture, to be quick."""
+    card = backbone.card
+    patch = [size // count for size, count in zip(card.input_size, card.token_grid, strict=True)]
+    rows, columns = SMALL_GRID
+    smaller = copy.copy(backbone)
+    smaller.card = dataclasses.replace(
+        card, input_size=(rows * patch[0], columns * patch[1]), token_grid=SMALL_GRID
+    )
+    return smaller
+
+
+@pytest.fixture(scope="module", params=IDS)
+def full(request: pytest.FixtureRequest) -> Backbone:
+    return registry.load(request.param, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def backbone(full: Backbone) -> Backbone:
+    return small(full)
+
+
+def make_clip(backbone: Backbone, count: int, *, seed: int = 0) -> Clip:
+    return sized_clip(count, backbone.card.input_size, seed=seed)
+
+
+def sized_clip(count: int, size: tuple[int, int], *, seed: int = 0) -> Clip:
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0 : size[0], 0 : size[1]] / max(size)
+    time = np.arange(count)[:, None, None]
+    a, b, c = rng.uniform(2, 9, (3, 3))
+    frames = np.stack([np.sin(a[i] * x + b[i] * y + c[i] / 9 * time) for i in range(3)], -1)
+    return clip_from_frames((frames * 100 + 128).astype(np.uint8), name=f"waves {seed}")
+
+
+def ask(backbone: Backbone, clip: Clip, **changes: Any) -> Features:
+    """One cell of the last layer."""
+    wanted: dict[str, Any] = {"layers": [backbone.card.layers - 1], "sigma": 0.3, **changes}
+    return backbone.extract(clip, **wanted)[wanted["layers"][-1]]
+
+
+def test_the_card_describes_the_features(full: Backbone) -> None:
+    card = full.card
+    clip = make_clip(full, 1 + card.frame_step)
+    layer, sigma = card.default_cell
+    features = ask(full, clip, layers=[layer], sigma=sigma)
+    assert features.grid == card.token_grid
+    assert features.values.shape[-1] == card.width
+    assert features.values.dtype == np.float16
+    assert np.isfinite(features.values).all()
+    assert features.values.astype(np.float64).std() > 0.01
+    assert features.backbone == card.id
+    assert features.backbone_hash == full.weights_hash
+    assert (features.layer, features.sigma) == (layer, sigma if card.uses_sigma else 0.0)
+    assert (features.timestep, features.official_index) == full.timestep(features.sigma)
+    assert len(full.weights_hash) == 64
+    assert card.licence
+    assert card.note
+
+
+@pytest.mark.parametrize("count", [1, 5, 17])
+def test_slots_follow_the_latent_time(backbone: Backbone, count: int) -> None:
+    features = ask(backbone, make_clip(backbone, count))
+    frame_to_slot, slot_frames = slot_map(count, backbone.card.frame_step)
+    np.testing.assert_array_equal(features.frame_to_slot, frame_to_slot)
+    np.testing.assert_array_equal(features.slot_frames, slot_frames)
+    assert features.values.shape == (len(slot_frames), *SMALL_GRID, backbone.card.width)
+
+
+def test_one_layer_alone_equals_that_layer_out_of_all(backbone: Backbone) -> None:
+    clip, count = make_clip(backbone, 5), backbone.card.layers
+    every = backbone.extract(clip, layers=range(count), sigma=0.3)
+    assert sorted(every) == list(range(count))
+    for layer in sorted({0, count // 2, count - 1}):
+        alone = backbone.extract(clip, layers=[layer], sigma=0.3)
+        assert list(alone) == [layer]
+        np.testing.assert_array_equal(alone[layer].values, every[layer].values)
+
+
+def test_layers_differ(backbone: Backbone) -> None:
+    if backbone.card.layers == 1:
+        pytest.skip("one layer")
+    found = backbone.extract(make_clip(backbone, 5), layers=[0, 1], sigma=0.3)
+    assert (found[0].values != found[1].values).mean() > 0.5
+
+
+def test_the_pass_ends_after_the_last_wanted_block(backbone: Backbone) -> None:
+    if not backbone.blocks:
+        assert backbone.card.layers == 1
+        return
+    assert len(backbone.blocks) == backbone.card.layers
+    run: list[int] = []
+    handles = [
+        block.register_forward_hook(lambda *_, number=number: run.append(number))
+        for number, block in enumerate(backbone.blocks)
+    ]
+    backbone.extract(make_clip(backbone, 5), layers=[0, 2], sigma=0.3)
+    for handle in handles:
+        handle.remove()
+    # The pass leaves from inside block 2, whose own later hooks are skipped with it.
+    assert run in ([0, 1], [0, 1, 2])
+
+
+def test_the_seed_decides_the_noise(backbone: Backbone) -> None:
+    clip = make_clip(backbone, 5)
+    first = ask(backbone, clip, seed=1)
+    assert first.seed == 1
+    np.testing.assert_array_equal(ask(backbone, clip, seed=1).values, first.values)
+    differs = bool((ask(backbone, clip, seed=2).values != first.values).any())
+    assert differs == backbone.card.uses_sigma
+
+
+def test_sigma_zero_has_no_noise(backbone: Backbone) -> None:
+    clip = make_clip(backbone, 5)
+    clean = ask(backbone, clip, sigma=0.0, seed=1).values
+    np.testing.assert_array_equal(ask(backbone, clip, sigma=0.0, seed=2).values, clean)
+    assert bool((ask(backbone, clip, seed=1).values != clean).any()) == backbone.card.uses_sigma
+
+
+def test_sigma_one_forgets_the_clip(backbone: Backbone) -> None:
+    if not backbone.card.uses_sigma:
+        pytest.skip("sigma has no meaning here")
+    noise = [ask(backbone, make_clip(backbone, 5, seed=seed), sigma=1.0) for seed in (0, 1)]
+    np.testing.assert_array_equal(noise[0].values, noise[1].values)
+
+
+def test_features_depend_on_the_clip(backbone: Backbone) -> None:
+    found = [ask(backbone, make_clip(backbone, 5, seed=seed)).values for seed in (0, 1)]
+    assert (found[0] != found[1]).mean() > 0.3
+
+
+def test_the_global_random_state_is_neither_read_nor_changed(backbone: Backbone) -> None:
+    import torch
+
+    clip = make_clip(backbone, 1)
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first = ask(backbone, clip).values
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(2)
+    np.testing.assert_array_equal(ask(backbone, clip).values, first)
+
+
+def test_frames_of_another_size_are_stretched(backbone: Backbone) -> None:
+    height, width = backbone.card.input_size
+    portrait = sized_clip(5, (2 * width, height))
+    features = ask(backbone, portrait)
+    assert features.grid == SMALL_GRID
+    doubled = make_clip(backbone, 5)
+    large = clip_from_frames(doubled.frames.repeat(2, 1).repeat(2, 2), name="large")
+    np.testing.assert_array_equal(ask(backbone, large).values, ask(backbone, doubled).values)
+
+
+@pytest.mark.parametrize("sigma", [-0.1, 1.1, float("nan")])
+def test_sigma_outside_its_range_is_refused(backbone: Backbone, sigma: float) -> None:
+    with pytest.raises(BackboneError, match=r"outside \[0, 1\]"):
+        ask(backbone, make_clip(backbone, 1), sigma=sigma)
+
+
+def test_layers_that_do_not_exist_are_refused(backbone: Backbone) -> None:
+    clip, count = make_clip(backbone, 1), backbone.card.layers
+    for layers in ([count], [-1], [0, count]):
+        with pytest.raises(BackboneError, match=f"layers 0 to {count - 1}"):
+            backbone.extract(clip, layers=layers, sigma=0.3)
+    with pytest.raises(BackboneError, match="at least one layer"):
+        backbone.extract(clip, layers=[], sigma=0.3)
+
+
+def test_frame_counts_that_do_not_fit_are_answered_with_one_that_does(backbone: Backbone) -> None:
+    card, calls = backbone.card, backbone.calls
+    if card.frame_step > 1:
+        for count in (card.frame_step, 4 * card.frame_step):
+            fits = (count - 1) // card.frame_step * card.frame_step + 1
+            with pytest.raises(BackboneError, match=f"choose {fits}$"):
+                ask(backbone, make_clip(backbone, count))
+    with pytest.raises(BackboneError, match=f"at most {card.max_frames} frames"):
+        ask(backbone, make_clip(backbone, card.max_frames + card.frame_step))
+    assert backbone.calls == calls
+
+
+def test_latents_are_reusable_across_noise_or_refused(backbone: Backbone) -> None:
+    clip = make_clip(backbone, 5)
+    if backbone.encoder_hash is None:
+        with pytest.raises(BackboneError, match="has no latents"):
+            backbone.encode(clip)
+        return
+    latents = backbone.encode(clip)
+    assert latents.dtype == np.float32
+    assert latents.flags["C_CONTIGUOUS"]
+    assert len(backbone.encoder_hash) == 64
+    encoded = backbone.encoder_calls
+    for sigma, seed in [(0.1, 0), (0.5, 3)]:
+        reused = ask(backbone, clip, sigma=sigma, seed=seed, latents=latents)
+        assert backbone.encoder_calls == encoded
+        fresh = ask(backbone, clip, sigma=sigma, seed=seed)
+        encoded = backbone.encoder_calls
+        np.testing.assert_array_equal(reused.values, fresh.values)
+
+
+def test_two_passes_at_once_give_what_they_give_one_after_the_other(backbone: Backbone) -> None:
+    jobs = [(make_clip(backbone, count, seed=count), count % 3) for count in (5, 9, 5)]
+    expected = [ask(backbone, clip, seed=seed).values for clip, seed in jobs]
+    start = Barrier(len(jobs))
+
+    def work(job: tuple[Clip, int]) -> np.ndarray:
+        start.wait()
+        return ask(backbone, job[0], seed=job[1]).values
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        found = list(pool.map(work, jobs))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_stop_is_heard_in_the_middle_and_leaves_the_next_pass_right(backbone: Backbone) -> None:
+    clip, other = make_clip(backbone, 5), make_clip(backbone, 9, seed=1)
+    expected = ask(backbone, clip).values
+    questions = 0
+
+    def count() -> bool:
+        nonlocal questions
+        questions += 1
+        return False
+
+    ask(backbone, other, should_stop=count)
+    assert questions >= (len(backbone.blocks) or 1)
+    for asked in sorted({0, questions // 4, questions // 2, questions - 1}):
+        answers = iter([False] * asked + [True])
+        with pytest.raises(Cancelled):
+            ask(backbone, other, should_stop=lambda answers=answers: next(answers))
+        np.testing.assert_array_equal(ask(backbone, clip).values, expected)
+
+
+def digests() -> dict[str, str]:
+    """Fingerprint of one cell of every backbone."""
+    found = {}
+    for name in IDS:
+        backbone = small(registry.load(name, device="cpu"))
+        features = ask(backbone, make_clip(backbone, 5), seed=4)
+        found[name] = hashlib.sha256(features.values.tobytes()).hexdigest()
+    return found
+
+
+def test_another_process_gives_the_same_features() -> None:
+    import torch
+
+    code = (
+        f"import sys, json; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
+        f"import torch; torch.set_num_threads({torch.get_num_threads()}); "
+        "import test_backbone_conformance as t; print(json.dumps(t.digests()))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=200
+    ).stdout
+    assert json.loads(output.splitlines()[-1]) == digests()
+
+
+def test_one_call_loads_and_extracts() -> None:
+    clip = sized_clip(1, (144, 256))
+    found = registry.extract("rgb", clip, layers=[0], sigma=0.0, device="cpu")
+    assert found[0].backbone == "rgb"

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from explorer.backbones import registry
+from explorer.backbones.base import Backbone, BackboneCard
+from explorer.errors import BackboneError
+
+
+def test_cards_need_neither_torch_nor_diffusers() -> None:
+    code = (
+        "import sys; from explorer.backbones import registry; "
+        "print([card.id for card in registry.cards()]); "
+        "print(sorted({'torch', 'diffusers', 'cv2'} & set(sys.modules)))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    ).stdout.splitlines()
+    assert "toy-wan" in output[0]
+    assert output[1] == "[]"
+
+
+def test_an_unknown_backbone_is_answered_with_those_that_exist() -> None:
+    with pytest.raises(BackboneError, match=r"no backbone 'wann'.*toy-wan"):
+        registry.card("wann")
+
+
+def test_ids_are_unique() -> None:
+    with pytest.raises(ValueError, match="two backbones are called toy-wan"):
+        registry.register(registry.card("toy-wan"))(lambda card, device, dtype: object())  # type: ignore[arg-type,return-value]
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    registry.unload("rgb")
+    yield
+    registry.unload("rgb")
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_model_is_loaded_once_until_it_is_unloaded() -> None:
+    first = registry.load("rgb", device="cpu")
+    assert registry.load("rgb", device="cpu") is first
+    registry.unload("rgb")
+    assert registry.load("rgb", device="cpu") is not first
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_failed_load_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = registry._loaders["rgb"]
+
+    def fail(card: BackboneCard, device: str, dtype: str) -> Backbone:
+        raise BackboneError("the weights are missing")
+
+    monkeypatch.setitem(registry._loaders, "rgb", (good[0], fail))
+    with pytest.raises(BackboneError, match="missing"):
+        registry.load("rgb", device="cpu")
+    monkeypatch.setitem(registry._loaders, "rgb", good)
+    assert registry.load("rgb", device="cpu").card.id == "rgb"
+
+
+def test_device_auto_takes_what_is_there() -> None:
+    import torch
+
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert registry.resolve_device("auto") == expected
+    assert registry.resolve_device("cpu") == "cpu"
+
+
+def test_missing_assets_are_answered_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EMERGE3D_ASSETS", str(tmp_path))
+    card, loader = registry._loaders["toy-wan"]
+    with pytest.raises(BackboneError, match=r"weights are missing.*EMERGE3D_ASSETS"):
+        loader(card, "cpu", "float32")
