@@ -52,6 +52,7 @@ __all__ = [
 ]
 
 NO_REFERENCE = "none"
+STEPS = ("decode", "load", "latents", "features", "prediction", "reference", "comparison")
 
 
 def look(
@@ -86,7 +87,7 @@ class _Run:
         self.store = store
         self.should_stop = should_stop
         self.begin = time.perf_counter()
-        self.seconds: dict[str, float] = {}
+        self.seconds = dict.fromkeys(STEPS, 0.0)
         self.cached = {"latents": False, "features": False, "prediction": False}
         self.card = registry.card(request.backbone)
         asked = [request.layer, *request.also_layers]
@@ -276,8 +277,7 @@ class _Run:
         try:
             yield
         finally:
-            spent = time.perf_counter() - start
-            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+            self.seconds[name] += time.perf_counter() - start
 
 
 def _frame_of(found: Reconstruction, slot: int, seconds: float) -> FramePredicted:
