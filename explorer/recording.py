@@ -16,14 +16,12 @@ from __future__ import annotations
 
 import os
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import rerun as rr
-import rerun.blueprint as rrb
 
 from explorer._look_stages import (
     Compared,
@@ -33,6 +31,8 @@ from explorer._look_stages import (
     Referenced,
     Stage,
 )
+from explorer._recording_layout import ERROR_RANGE, TIMELINE, blueprint
+from explorer._recording_read import RecordedFrame, points_by_frame
 from explorer._typing import Bool, Float, UInt8
 from explorer.camera import Cameras
 from explorer.colors import PREDICTION, REFERENCE, colorize, masked, resize
@@ -42,48 +42,18 @@ from explorer.report import Report
 if TYPE_CHECKING:
     from explorer.clip import Clip
 
+__all__ = [
+    "RecordedFrame",
+    "Recording",
+    "blueprint",
+    "depth_range",
+    "frustum",
+    "points_by_frame",
+]
+
 APPLICATION = "emerge3d"
-TIMELINE = "frame"
-ERROR_RANGE = (0.0, 0.5)  # one scale for all looks, so that colours compare between cells
 FRUSTUM_DEPTH = 0.12  # of the unit length
 DEFAULT_DEPTH_RANGE = (0.0, 3.0)
-
-
-def blueprint() -> rrb.Blueprint:
-    """Two 3D views with the same start pose above input, two depth views and the error."""
-    accumulate = rrb.VisibleTimeRanges(
-        timeline=TIMELINE,
-        start=rrb.TimeRangeBoundary.infinite(),
-        end=rrb.TimeRangeBoundary.cursor_relative(seq=0),
-    )
-
-    def world(name: str, origin: str) -> rrb.Spatial3DView:
-        return rrb.Spatial3DView(
-            name=name,
-            origin=origin,
-            contents=f"{origin}/**",
-            time_ranges=accumulate,
-            line_grid=rrb.LineGrid3D(visible=False),
-            eye_controls=rrb.EyeControls3D(
-                position=(0.0, -0.45, -1.3), look_target=(0.0, 0.0, 0.9), eye_up=(0.0, -1.0, 0.0)
-            ),
-        )
-
-    return rrb.Blueprint(
-        rrb.Vertical(
-            rrb.Horizontal(world("Prediction", "/prediction"), world("Reference", "/reference")),
-            rrb.Horizontal(
-                rrb.Spatial2DView(name="Input", origin="/input"),
-                rrb.Spatial2DView(name="Depth, predicted", origin="/depth/prediction"),
-                rrb.Spatial2DView(name="Depth, reference", origin="/depth/reference"),
-                rrb.Spatial2DView(name=f"Point error, 0 to {ERROR_RANGE[1]}", origin="/error"),
-            ),
-            row_shares=[3, 2],
-        ),
-        rrb.TimePanel(timeline=TIMELINE, state="collapsed", fps=8.0, play_state="following"),
-        rrb.BlueprintPanel(state="collapsed"),
-        rrb.SelectionPanel(state="collapsed"),
-    )
 
 
 class Recording:
@@ -263,58 +233,6 @@ def log_error(stream: rr.RecordingStream, report: Report, frames: list[int]) -> 
         stream.set_time(TIMELINE, sequence=frame)
         colours = colorize(errors, low=ERROR_RANGE[0], high=ERROR_RANGE[1])
         stream.log("/error", rr.Image(colours))
-
-
-@dataclass(frozen=True)
-class RecordedFrame:
-    """What a recording holds for one frame; None where nothing was logged."""
-
-    prediction: Float[np.ndarray, "N 3"] | None
-    reference: Float[np.ndarray, "M 3"] | None
-    reference_depth: Float[np.ndarray, "H W"] | None
-
-
-def points_by_frame(path: Path) -> dict[int, RecordedFrame]:
-    """Read the geometry of an .rrd file back, by frame of the clip.
-
-    Args:
-        path: a file written by `Recording`.
-
-    Returns:
-        Points in row-major order; the reference's are those with `reference_depth` > 0.
-    """
-    from rerun.chunk import RrdReader
-
-    points: dict[tuple[str, int], Any] = {}
-    depths: dict[int, Any] = {}
-    for chunk in RrdReader(path).stream():
-        if chunk.is_static or TIMELINE not in chunk.timeline_names:
-            continue
-        batch = chunk.to_record_batch()
-        times = [int(time) for time in _column(batch, TIMELINE).cast("int64").to_pylist()]
-        side = chunk.entity_path.strip("/").split("/")[0]
-        if chunk.entity_path in ("/prediction/points", "/reference/points"):
-            rows = _column(batch, "Points3D:positions")
-            for time, row in zip(times, rows, strict=True):
-                flat = row.values.flatten().to_numpy(zero_copy_only=False)
-                points[side, time] = flat.reshape(-1, 3)
-        elif chunk.entity_path == "/depth/reference":
-            buffers = _column(batch, "DepthImage:buffer").to_pylist()
-            formats = _column(batch, "DepthImage:format").to_pylist()
-            for time, buffer, format_ in zip(times, buffers, formats, strict=True):
-                depth = np.frombuffer(bytes(buffer[0]), dtype=np.float32)
-                depths[time] = depth.reshape(format_[0]["height"], format_[0]["width"])
-    frames = sorted({time for _, time in points} | set(depths))
-    return {
-        frame: RecordedFrame(
-            points.get(("prediction", frame)), points.get(("reference", frame)), depths.get(frame)
-        )
-        for frame in frames
-    }
-
-
-def _column(batch: Any, name: str) -> Any:
-    return batch.column(batch.schema.names.index(name))
 
 
 def _log_points(

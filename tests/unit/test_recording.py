@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from explorer._look_stages import Compared, Decoded, FramePredicted, Predicted, Referenced
+from explorer._recording_layout import ERROR_RANGE, TIMELINE
 from explorer.camera import Cameras, unproject
 from explorer.clip import Clip, clip_from_frames
 from explorer.reconstruction import Reconstruction
 from explorer.recording import (
-    ERROR_RANGE,
     FRUSTUM_DEPTH,
-    TIMELINE,
     Recording,
     blueprint,
     depth_range,
