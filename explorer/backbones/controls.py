@@ -39,8 +39,8 @@ PATCH = HEIGHT // toy_wan.TOKEN_GRID[0]
         title=f"Random transformer on the video VAE{toy_wan.UNTRAINED}",
         kind="control",
         licence="Apache-2.0",
-        layers=10,
-        width=192,
+        layers=toy_wan.LAYERS,
+        width=toy_wan.TOKEN_WIDTH,
         input_size=(HEIGHT, WIDTH),
         max_frames=FRAMES,
         frame_step=toy_wan.FRAME_STEP,
@@ -48,7 +48,7 @@ PATCH = HEIGHT // toy_wan.TOKEN_GRID[0]
         default_cell=(5, 0.3),
         uses_sigma=True,
         parameters=toy_wan.VAE_PARAMETERS + toy_wan.TRANSFORMER_PARAMETERS,
-        memory_bytes=600 * 2**20,
+        memory_bytes=700 * 2**20,
         note="The transformer of toy-wan without training: what its shape alone gives a probe.",
     )
 )
@@ -86,7 +86,7 @@ def load_random(card: BackboneCard, device: str, dtype: str) -> Backbone:
         default_cell=(0, 0.3),
         uses_sigma=True,
         parameters=toy_wan.VAE_PARAMETERS,
-        memory_bytes=500 * 2**20,
+        memory_bytes=600 * 2**20,
         note="What the transformer of toy-wan is given: its gain over this is the transformer's.",
     )
 )

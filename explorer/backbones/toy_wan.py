@@ -10,10 +10,14 @@ from explorer.assets import assets_root
 from explorer.backbones.base import Backbone, BackboneCard
 from explorer.backbones.registry import register
 from explorer.errors import EmergeError
-from explorer.toy.config import FRAMES, HEIGHT, WIDTH
+from explorer.toy.config import FRAMES, HEIGHT, TRANSFORMER_CONFIG, WIDTH
 
 TOKEN_GRID = (18, 32)
 FRAME_STEP = 4
+LAYERS: int = TRANSFORMER_CONFIG["num_layers"]
+TOKEN_WIDTH: int = (
+    TRANSFORMER_CONFIG["num_attention_heads"] * TRANSFORMER_CONFIG["attention_head_dim"]
+)
 VAE_PARAMETERS = 1_838_955
 TRANSFORMER_PARAMETERS = 6_311_264
 
@@ -46,8 +50,8 @@ UNTRAINED = "" if is_trained() else " (untrained weights)"
         title=f"Toy Wan: small video diffusion transformer{UNTRAINED}",
         kind="video diffusion",
         licence="Apache-2.0",
-        layers=10,
-        width=192,
+        layers=LAYERS,
+        width=TOKEN_WIDTH,
         input_size=(HEIGHT, WIDTH),
         max_frames=FRAMES,
         frame_step=FRAME_STEP,
@@ -55,7 +59,7 @@ UNTRAINED = "" if is_trained() else " (untrained weights)"
         default_cell=(5, 0.3),
         uses_sigma=True,
         parameters=VAE_PARAMETERS + TRANSFORMER_PARAMETERS,
-        memory_bytes=600 * 2**20,
+        memory_bytes=700 * 2**20,
         note="Stands for the video generators: trained on rendered pixels only, never on 3D.",
     )
 )

@@ -86,6 +86,23 @@ def test_the_card_describes_the_features(full: Backbone) -> None:
     assert card.note
 
 
+def test_the_card_counts_the_weights(full: Backbone) -> None:
+    models = [getattr(full, part) for part in ("vae", "transformer") if hasattr(full, part)]
+    counted = sum(weights.numel() for model in models for weights in model.parameters())
+    assert full.card.parameters == counted
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_cuda_agrees_with_the_cpu_within_two_percent_of_the_spread(name: str) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    models = [small(registry.load(name, device=device)) for device in ("cpu", "cuda")]
+    cpu, cuda = (ask(model, make_clip(model, 17)).values.astype(np.float64) for model in models)
+    assert np.abs(cpu - cuda).max() < 0.02 * cpu.std()
+
+
 @pytest.mark.parametrize("count", [1, 5, 17])
 def test_slots_follow_the_latent_time(backbone: Backbone, count: int) -> None:
     features = ask(backbone, make_clip(backbone, count))
