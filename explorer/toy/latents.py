@@ -1,0 +1,56 @@
+"""Latent pools: rendered clips through the frozen VAE, normalised as the transformer sees them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan
+from torch import Tensor
+
+from explorer.toy.config import VAE_CONFIG
+from explorer.toy.pool import Renderer
+from explorer.toy.shards import load_shards
+
+
+def load_vae(folder: Path, device: str) -> AutoencoderKLWan:
+    """The trained VAE of a checkpoint folder, frozen, with its latent statistics in the config."""
+    tensors, card = load_shards(folder, "vae")
+    statistics = {"latents_mean": card["latents_mean"], "latents_std": card["latents_std"]}
+    vae = AutoencoderKLWan(**{**VAE_CONFIG, **statistics})
+    vae.load_state_dict(tensors)
+    return vae.to(device).eval().requires_grad_(False)
+
+
+def encode(vae: AutoencoderKLWan, images: Tensor) -> Tensor:
+    """Normalised posterior means (B, 8, S, h, w) of uint8 clips (B, T, H, W, 3)."""
+    clip = images.permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
+    mean = vae.encode(clip).latent_dist.mode().float()
+    shift = torch.tensor(vae.config.latents_mean, device=mean.device).view(1, -1, 1, 1, 1)
+    scale = torch.tensor(vae.config.latents_std, device=mean.device).view(1, -1, 1, 1, 1)
+    return (mean - shift) / scale
+
+
+@torch.no_grad()
+def latent_pool(
+    renderer: Renderer,
+    vae: AutoencoderKLWan,
+    seeds: list[int],
+    *,
+    batch: int,
+    height: int,
+    width: int,
+    seconds: float,
+) -> Tensor:
+    """bfloat16 latents (B, 8, S, h, w) of the seeds, or of as many as fit into `seconds`."""
+    on_gpu = next(vae.parameters()).device.type == "cuda"
+    start, parts = time.monotonic(), []
+    for rendered in renderer.batches(seeds, batch=batch, height=height, width=width):
+        with torch.autocast("cuda" if on_gpu else "cpu", dtype=torch.bfloat16, enabled=on_gpu):
+            parts.append(encode(vae, rendered.images).to(torch.bfloat16))
+        if on_gpu:
+            torch.cuda.synchronize()
+        if time.monotonic() - start > seconds:
+            break
+    return torch.cat(parts)

@@ -1,0 +1,81 @@
+"""Rendering clips in bulk: scenes are sampled by worker processes while the GPU traces rays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from explorer.data.world import Rendered, Scenes, WorldSpec, render, sample_scenes
+from explorer.data.world.render import intersect, shade
+
+
+class Renderer:
+    """Renders batches of seeds on one device, compiled once for each batch shape on a GPU."""
+
+    def __init__(self, device: str, *, supersample: int = 2, workers: int = 4) -> None:
+        self._device = device
+        self._supersample = supersample
+        self._executor = ProcessPoolExecutor(workers) if workers else None
+        self._shade: Any = shade
+        self._intersect: Any = intersect
+        if device.startswith("cuda"):
+            self._shade = torch.compile(shade, dynamic=False)
+            self._intersect = torch.compile(intersect, dynamic=False)
+
+    def batches(
+        self,
+        seeds: list[int],
+        *,
+        batch: int,
+        height: int,
+        width: int,
+        frames: list[int] | None = None,
+        spec: WorldSpec | None = None,
+    ) -> Iterator[Rendered]:
+        """Rendered batches of `batch` scenes (the seeds' count must be a multiple of it)."""
+        groups = [seeds[i : i + batch] for i in range(0, len(seeds), batch)]
+        scenes: Iterator[Scenes]
+        if self._executor is None:
+            scenes = (sample_scenes(group, spec) for group in groups)
+        else:
+            scenes = self._executor.map(sample_scenes, groups, [spec] * len(groups))
+        for scene in scenes:
+            yield render(
+                scene,
+                height=height,
+                width=width,
+                supersample=self._supersample,
+                device=self._device,
+                frames=frames,
+                shade_fn=self._shade,
+                intersect_fn=self._intersect,
+            )
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+
+
+def image_pool(
+    renderer: Renderer,
+    seeds: list[int],
+    *,
+    batch: int,
+    height: int,
+    width: int,
+    frames: list[int] | None = None,
+    seconds: float | None = None,
+) -> Tensor:
+    """(B, T, H, W, 3) uint8 images of all seeds, or of as many as fit into `seconds`."""
+    start, parts = time.monotonic(), []
+    for rendered in renderer.batches(seeds, batch=batch, height=height, width=width, frames=frames):
+        parts.append(rendered.images)
+        if seconds is not None and time.monotonic() - start > seconds:
+            break
+    return torch.cat(parts)

@@ -1,0 +1,43 @@
+"""A training clock: learning rate and end of a run by time spent, so that a slice fits its lease."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from explorer.toy.parallel import Worker, same_everywhere
+
+
+class Clock:
+    """Warm-up by steps, cosine decay by the fraction of the time budget used.
+
+    Warm-up also re-warms Adam after a resume, whose moments are not stored.
+    """
+
+    def __init__(
+        self, seconds: float, *, peak: float, floor: float, warmup: int, worker: Worker
+    ) -> None:
+        self._start = time.monotonic()
+        self._seconds, self._peak, self._floor, self._warmup = seconds, peak, floor, warmup
+        self._worker = worker
+        self.step = 0
+        self.progress = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._start
+
+    def rate(self) -> float:
+        """The learning rate of the coming step."""
+        if self.step < self._warmup:
+            return self._peak * (self.step + 1) / self._warmup
+        decay = 0.5 * (1 + math.cos(math.pi * min(self.progress, 1.0)))
+        return self._floor + (self._peak - self._floor) * decay
+
+    def advance(self) -> bool:
+        """Count a step; False once the time is used up, for all peers at the same step."""
+        self.step += 1
+        if self.step % 10 == 0:
+            self.progress = same_everywhere(self.elapsed / self._seconds, self._worker)
+        return self.progress < 1.0

@@ -1,0 +1,206 @@
+"""Train toy-wan's video VAE on rendered clips.
+
+    torchrun --nproc_per_node=2 -m explorer.toy.train_vae --out runs/vae --seconds 520
+
+Loss: L1 + gradient L1 + a small KL (Kingma and Welling 2014); EMA weights; resumes from --resume.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan
+from torch import Tensor
+
+from explorer.data.world.splits import split_seeds
+from explorer.toy import parallel
+from explorer.toy.config import FRAMES, HEIGHT, SMALL_HEIGHT, SMALL_WIDTH, VAE_CONFIG, WIDTH
+from explorer.toy.pool import Renderer, image_pool
+from explorer.toy.schedule import Clock
+from explorer.toy.shards import Average, load_shards, save_shards
+
+CROP_HEIGHT, CROP_WIDTH, CROP_FRAMES = 96, 128, 9
+KL_WEIGHT = 1e-5
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 (B, T, H, W, 3) to float (B, 3, T, H, W) in [-1, 1]."""
+    return images.permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
+
+
+def edges(x: Tensor) -> Tensor:
+    """Horizontal and vertical differences, flattened together."""
+    across, down = x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
+    return torch.cat([across.flatten(), down.flatten()])
+
+
+def crops(pools: list[Tensor], batch: int, generator: torch.Generator) -> Tensor:
+    """Random crops (batch, 3, 9, 96, 128) from one of the pools, some of them mirrored."""
+    pool = pools[int(torch.randint(len(pools), (1,), generator=generator))]
+    count, frames, height, width = pool.shape[:4]
+    index = torch.randint(count, (batch,), generator=generator)
+    t = int(torch.randint((frames - CROP_FRAMES) // 4 + 1, (1,), generator=generator)) * 4
+    y = int(torch.randint(height - CROP_HEIGHT + 1, (1,), generator=generator))
+    x = int(torch.randint(width - CROP_WIDTH + 1, (1,), generator=generator))
+    window = pool[:, t : t + CROP_FRAMES, y : y + CROP_HEIGHT, x : x + CROP_WIDTH]
+    clip = to_unit(window[index.to(pool.device)])
+    return clip.flip(-1) if torch.rand(1, generator=generator) < 0.5 else clip
+
+
+@torch.no_grad()
+def psnr(vae: AutoencoderKLWan, images: Tensor, *, batch: int = 8) -> float:
+    """Mean over clips of the peak signal-to-noise ratio in dB, peak 255."""
+    values: list[float] = []
+    for start in range(0, len(images), batch):
+        clip = to_unit(images[start : start + batch])
+        decoded = vae.decode(vae.encode(clip).latent_dist.mode()).sample.float()
+        error = ((decoded - clip) ** 2).mean(dim=(1, 2, 3, 4)) / 4.0
+        values += (-10 * torch.log10(error)).tolist()
+    return sum(values) / len(values)
+
+
+@torch.no_grad()
+def latent_statistics(
+    vae: AutoencoderKLWan, images: Tensor, *, batch: int = 8
+) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each latent channel over clips."""
+    latents = [
+        vae.encode(to_unit(images[start : start + batch])).latent_dist.mode().float()
+        for start in range(0, len(images), batch)
+    ]
+    joined = torch.cat(latents).transpose(0, 1).flatten(1)
+    return joined.mean(1).tolist(), joined.std(1).tolist()
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=520.0, help="in all, the pool included")
+    parser.add_argument("--pool", type=int, default=4096, help="clips a process and a size")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=32, help="a process")
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--render-batch", type=int, default=16)
+    parser.add_argument("--held-out", type=int, default=64, help="validation clips for the PSNR")
+    parser.add_argument("--resume", type=Path)
+    arguments = parser.parse_args()
+
+    began = time.monotonic()
+    worker = parallel.join()
+    torch.manual_seed(1234)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    vae = AutoencoderKLWan(**VAE_CONFIG).to(worker.device)
+    history: list[dict[str, float]] = []
+    if arguments.resume:
+        tensors, earlier = load_shards(arguments.resume, "vae")
+        vae.load_state_dict(tensors)
+        history = earlier["history"]
+    on_gpu = worker.device.startswith("cuda")
+    if on_gpu:
+        for module in vae.modules():
+            if isinstance(module, torch.nn.Conv3d):
+                module.to(memory_format=torch.channels_last_3d)
+    renderer = Renderer(worker.device, workers=6 if on_gpu else 0)
+    first = arguments.first_seed + worker.rank * arguments.pool * 2
+    half = arguments.render_batch
+    large = image_pool(
+        renderer, split_seeds("train", arguments.pool, start=first),
+        batch=half, height=HEIGHT, width=WIDTH,
+    )  # fmt: skip
+    small = image_pool(
+        renderer, split_seeds("train", arguments.pool, start=first + arguments.pool),
+        batch=half, height=SMALL_HEIGHT, width=SMALL_WIDTH,
+    )  # fmt: skip
+    held_out = image_pool(
+        renderer,
+        split_seeds("validation", arguments.held_out),
+        batch=half,
+        height=HEIGHT,
+        width=WIDTH,
+    )
+    renderer.close()
+    pool_seconds = time.monotonic() - began
+    if worker.leads:
+        print(f"pool {len(large)}+{len(small)} clips a process in {pool_seconds:.0f} s", flush=True)
+
+    average = Average(vae, 0.999)
+    optimizer = torch.optim.AdamW(
+        vae.parameters(), lr=arguments.rate, betas=(0.9, 0.95), weight_decay=1e-3, fused=on_gpu
+    )
+    left = max(arguments.seconds - (time.monotonic() - began) - 20.0, 5.0)  # 20 s for the end
+    clock = Clock(left, peak=arguments.rate, floor=1e-5, warmup=200, worker=worker)
+    generator = torch.Generator().manual_seed(7919 * worker.rank + arguments.first_seed)
+    running = torch.zeros(3, device=worker.device)
+    while True:
+        for group in optimizer.param_groups:
+            group["lr"] = clock.rate()
+        clip = crops([large, small], arguments.batch, generator)
+        if on_gpu:
+            clip = clip.contiguous(memory_format=torch.channels_last_3d)
+        with torch.autocast(worker.device.split(":")[0], dtype=torch.bfloat16, enabled=on_gpu):
+            posterior = vae.encode(clip).latent_dist
+            decoded = vae.decode(posterior.sample()).sample
+        mean, log_variance = posterior.mean.float(), posterior.logvar.float()
+        kl = 0.5 * (mean**2 + log_variance.exp() - 1.0 - log_variance).mean()
+        l1 = (decoded.float() - clip).abs().mean()
+        gradient = (edges(decoded.float()) - edges(clip)).abs().mean()
+        loss = l1 + gradient + KL_WEIGHT * kl
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        parallel.average_gradients(vae.parameters(), worker)
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        average.update()
+        running += torch.stack([l1, gradient, kl]).detach()
+        if not math.isfinite(clock.rate()):
+            raise RuntimeError("the learning rate is not finite")
+        more = clock.advance()
+        if clock.step % 200 == 0 or not more:
+            values = (running / (200 if clock.step % 200 == 0 else clock.step % 200)).tolist()
+            running.zero_()
+            history.append(
+                {"step": clock.step, "seconds": round(clock.elapsed, 1), "l1": values[0], "edges": values[1],
+                 "kl": values[2]}
+            )  # fmt: skip
+            if worker.leads:
+                print(json.dumps(history[-1]), flush=True)
+        if not more:
+            break
+
+    average.copy_to(vae)
+    vae.eval()
+    state = {key: value.float() for key, value in vae.state_dict().items()}
+    if worker.leads:  # safe before the statistics are known
+        save_shards(state, arguments.out, "vae", {"steps": clock.step, "history": history})
+    quality = psnr(vae, held_out)
+    mean_large, std_large = latent_statistics(vae, large[:128])
+    if worker.leads:
+        vae.register_to_config(latents_mean=mean_large, latents_std=std_large)
+        card = {
+            "data": f"procedural world, train seeds from {arguments.first_seed}, "
+            f"{2 * arguments.pool * worker.count} clips of {FRAMES} frames",
+            "steps": clock.step,
+            "batch": arguments.batch * worker.count,
+            "train_seconds": round(clock.elapsed, 1),
+            "pool_seconds": round(pool_seconds, 1),
+            "gpus": worker.count if on_gpu else 0,
+            "psnr_db": quality,
+            "latents_mean": mean_large,
+            "latents_std": std_large,
+            "history": history,
+        }
+        save_shards(state, arguments.out, "vae", card)
+        print(json.dumps({k: v for k, v in card.items() if k != "history"}), flush=True)
+    parallel.leave(worker)
+
+
+if __name__ == "__main__":
+    main()
