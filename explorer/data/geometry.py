@@ -88,6 +88,7 @@ def save_geometry(
         save_file(arrays, partial, metadata=header)
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
+        os.chmod(partial, 0o644)  # safetensors makes files that only their owner reads
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
