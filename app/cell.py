@@ -55,9 +55,7 @@ def _probe(card: BackboneCard, layer: int, sigma: float) -> str:
         if found.trained:
             steps = f"trained for {found.steps:,} steps"
             return f"<p class='probe yes'>A probe reads this cell, {steps}.</p>"
-        return (
-            "<p class='probe untrained'>This cell's probe is untrained: its geometry is noise.</p>"
-        )
+        return "<p class='probe raw'>This cell's probe is untrained: its geometry is noise.</p>"
     cells = where(list_probes(card.id))
     there = f"Cells with a probe: {cells}." if cells else "No cell of this backbone has one yet."
     return f"<p class='probe no'>No probe for this cell: correspondence only. {there}</p>"

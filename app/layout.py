@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from app import cell, film, gallery, links, map_panel, metrics_panel, progress, window
@@ -72,19 +73,20 @@ def build(handlers: Handlers) -> gr.Blocks:
                 _cell_controls(parts, handlers, first)
             with gr.Column(scale=9, min_width=640, elem_id="centre"):
                 parts["status"] = gr.HTML(progress.idle(), elem_id="status")
-                parts["intro"] = gr.HTML(INTRO, elem_id="intro")
-                parts["viewer"] = gradio_rerun.Rerun(
-                    streaming=True,
-                    height=VIEWER_HEIGHT,
-                    container=False,
-                    elem_id="viewer",
-                    panel_states={
-                        "top": "hidden",
-                        "blueprint": "hidden",
-                        "selection": "hidden",
-                        "time": "collapsed",
-                    },
-                )
+                with gr.Column(elem_id="stage"):
+                    parts["intro"] = gr.HTML(INTRO, elem_id="intro")
+                    parts["viewer"] = gradio_rerun.Rerun(
+                        streaming=True,
+                        height=VIEWER_HEIGHT,
+                        container=False,
+                        elem_id="viewer",
+                        panel_states={
+                            "top": "hidden",
+                            "blueprint": "hidden",
+                            "selection": "hidden",
+                            "time": "collapsed",
+                        },
+                    )
                 _tabs(parts, first.id, layer, sigma)
         _connect(page, parts, session, handlers)
     return page
@@ -110,9 +112,10 @@ def _header(parts: dict[str, Any]) -> None:
 
 def _clip_controls(parts: dict[str, Any], source: Any, chosen: window.Window, first: Any) -> None:
     parts["gallery"] = gr.Gallery(
-        label="Clip",
+        label="Shipped clips",
+        show_label=False,
         columns=3,
-        height=196,
+        height=58 * min(4, math.ceil(max(len(gallery.shipped()), 1) / 3)) + 12,
         allow_preview=False,
         object_fit="cover",
         interactive=False,
@@ -171,7 +174,7 @@ def _cell_controls(parts: dict[str, Any], handlers: Handlers, first: Any) -> Non
         value=layer,
         step=1,
         label="Layer",
-        info="The block whose output is read, counted from 0.",
+        info="Block whose output is read, from 0.",
         buttons=[],
         elem_id="layer",
     )
@@ -186,10 +189,10 @@ def _cell_controls(parts: dict[str, Any], handlers: Handlers, first: Any) -> Non
         elem_id="sigma",
     )
     parts["cell"] = gr.HTML(cell.note(first.id, layer, sigma, warm=handlers.warm), elem_id="cell")
-    named = [(title, name) for name, title in references.names().items()]
+    named = list(references.names())
     parts["reference"] = gr.Dropdown(
-        [*named, ("None", "none")],
-        value=named[0][1] if named else "none",
+        [*named, "none"],
+        value=named[0] if named else "none",
         label="Reference",
         info="What the prediction is compared with.",
         elem_id="reference",

@@ -1,0 +1,96 @@
+"""One server and one real Chromium for all browser tests; each page is a visitor of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+from app_server import Server
+from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+from visitor import Visitor
+
+FLAGS = (
+    "--no-sandbox --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --use-gl=angle --use-angle=swiftshader "
+    "--enable-unsafe-swiftshader --ignore-gpu-blocklist"
+).split()
+# The viewer's wasm logs some 64,000 debug lines; each would cross into the test process.
+MUTE = "console.debug = () => {}; console.trace = () => {};"
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Server]]:
+    """Starts one more server with an empty store."""
+    started: list[Server] = []
+
+    def start() -> Server:
+        server = Server(tmp_path_factory.mktemp("server") / "cache")
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def server(start_server: Callable[[], Server]) -> Server:
+    """The server that all pages are loaded from."""
+    return start_server()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, drawing in software."""
+    executable = os.environ.get("EMERGE3D_CHROMIUM") or shutil.which("chromium")
+    if executable is None:
+        pytest.fail("no chromium found: install it, or set EMERGE3D_CHROMIUM to a Chrome's path")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def requests() -> list[str]:
+    """Addresses of all finished requests of all pages, in order."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def visit(browser: Browser, server: Server, requests: list[str]) -> Iterator[Callable[[], Visitor]]:
+    """Opens the page as one more person."""
+    contexts: list[BrowserContext] = []
+
+    def open_page() -> Visitor:
+        context = browser.new_context(viewport={"width": 1500, "height": 1250})
+        contexts.append(context)
+        page: Page = context.new_page()
+        page.set_default_timeout(90_000)
+        page.add_init_script(MUTE)
+
+        def finished(request: Request) -> None:
+            requests.append(request.url)
+
+        page.on("requestfinished", finished)
+        visitor = Visitor(page)
+        visitor.load(server.url)
+        return visitor
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def ada(visit: Callable[[], Visitor]) -> Visitor:
+    """The first person."""
+    return visit()
+
+
+@pytest.fixture(scope="session")
+def bob(visit: Callable[[], Visitor]) -> Visitor:
+    """The second person, at the same time."""
+    return visit()

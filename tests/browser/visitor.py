@@ -1,0 +1,111 @@
+"""What a person does on the page, in the words of the page."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import ConsoleMessage, Locator, Page, expect
+
+# Drawing in software stalls a page for seconds.
+expect.set_options(timeout=60_000)
+
+ENDED = ".status.done, .status.failed, .status.stopped"
+
+
+class Visitor:
+    """One open page."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.problems: list[str] = []
+        self._viewer_ready = False
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("console", self._heard)
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if "Rerun viewer ready" in message.text:
+            self._viewer_ready = True
+
+    def load(self, url: str) -> None:
+        """Open the page and wait until the clips, the models and the viewer are there."""
+        self.page.goto(url)
+        self.page.wait_for_selector("#gallery img")
+        self.page.wait_for_selector(".pill.ready, .pill.problem")
+        for _ in range(300):
+            if self._viewer_ready:
+                return
+            self.page.wait_for_timeout(200)
+        raise AssertionError("the viewer did not get ready")
+
+    @property
+    def status(self) -> str:
+        """The status line with its stages."""
+        return self.page.locator("#status .status").inner_text()
+
+    def ended(self) -> str:
+        """Wait for the end of the run; "done", "failed" or "stopped"."""
+        self.page.wait_for_selector(f"#status :is({ENDED})")
+        kinds = self.page.locator("#status .status").get_attribute("class") or ""
+        return kinds.split()[-1]
+
+    def start(self) -> None:
+        """Press Run and wait until the page says that it has begun."""
+        self.page.click("#run")
+        self.page.wait_for_selector("#status :is(.status.waiting, .status.running)")
+
+    def run(self) -> str:
+        """Press Run and wait for the end."""
+        self.start()
+        return self.ended()
+
+    def choose(self, name: str, value: float) -> None:
+        """Type a number into the box of a slider ("layer", "sigma", "start", ...)."""
+        box = self.page.locator(f"#{name} input[type=number]")
+        box.fill(str(value))
+        box.press("Tab")
+        expect(box).to_have_value(str(value))
+
+    def chosen(self, name: str) -> float:
+        """The number that a slider shows."""
+        return float(self.page.locator(f"#{name} input[type=number]").input_value())
+
+    def upload(self, name: str, content: bytes) -> None:
+        """Upload a file."""
+        with self.page.expect_file_chooser() as chooser:
+            self.page.click("#upload")
+        chooser.value.set_files([{"name": name, "mimeType": "video/mp4", "buffer": content}])
+
+    def tab(self, name: str) -> None:
+        """Open a tab below the viewer."""
+        self.page.get_by_role("tab", name=name).click()
+
+    def tiles(self) -> Locator:
+        """The frames of the correspondence pane."""
+        return self.page.locator("#film .tile")
+
+    def pixels(self, left: float, top: float, right: float, bottom: float) -> np.ndarray:
+        """(H, W, 3) what a part of the viewer shows, in fractions of its size."""
+        box = self.page.locator("#viewer canvas").bounding_box()
+        assert box is not None
+        clip: Any = {
+            "x": box["x"] + left * box["width"],
+            "y": box["y"] + top * box["height"],
+            "width": (right - left) * box["width"],
+            "height": (bottom - top) * box["height"],
+        }
+        shot = self.page.screenshot(clip=clip)
+        return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"))
+
+    def drawn(self, left: float, top: float, right: float, bottom: float, *, least: int) -> int:
+        """Wait until a part of the viewer has `least` pixels that are not its pale background."""
+        count = 0
+        for _ in range(60):
+            shown = self.pixels(left, top, right, bottom)
+            count = int((shown.min(axis=2) < 140).sum())
+            if count >= least:
+                return count
+            self.page.wait_for_timeout(500)
+        raise AssertionError(f"only {count} pixels are drawn there, {least} expected")
