@@ -1,8 +1,8 @@
 """A batched ray tracer: images by supersampling, geometry exactly at the pixel centres.
 
-Rays are parametrised by z-depth (direction with z_cam = 1), so the ray parameter of a hit is its depth.
-All tensors are (B, R): scenes by rays; the coordinates are separate tensors, which a compiler can fuse
-into one kernel.
+Rays are parametrised by z-depth (direction with z_cam = 1), so the ray parameter of a hit is its
+depth. All tensors are (B, R): scenes by rays; the coordinates are separate tensors, which a
+compiler can fuse into one kernel.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Rendered:
         images: (B, T, H, W, 3) uint8.
         depth: (B, T, H, W) float32 z-depth at the pixel centre, 0 in the sky.
         surface: (B, T, H, W) uint8, 0 sky, 1 floor, 2-5 walls, 6 ceiling, then objects.
-        cam_from_world: (B, T, 3, 4); intrinsics: (B, 3, 3) in pixels of (H, W).
+        cam_from_world: (B, T, 3, 4), OpenCV axes.
+        intrinsics: (B, 3, 3) in pixels of (H, W), pixel centres at +0.5.
     """
 
     images: UInt8[Tensor, "B T H W 3"]
@@ -45,7 +46,12 @@ class Rendered:
 
 
 def scene_tensors(scenes: Scenes, device: str) -> dict[str, Tensor]:
-    """The scenes' arrays as tensors on a device."""
+    """The scenes' arrays as tensors on a device.
+
+    Args:
+        scenes: B scenes.
+        device: "cpu" or "cuda:0" for example.
+    """
     names = ("room_min", "room_max", "center", "half", "yaw", "texture", "light", "ambient", "sky")
     tensors = {name: torch.from_numpy(getattr(scenes, name)).to(device) for name in names}
     tensors["room"] = torch.from_numpy(scenes.room).to(device)
@@ -58,7 +64,8 @@ def intersect(scene: dict[str, Tensor], origin: Triple, ray: Triple) -> tuple[Te
 
     Args:
         scene: `scene_tensors`.
-        origin, ray: three (B, R) tensors each; world frame.
+        origin: x, y and z of the rays' origins, (B, R) each; world frame.
+        ray: x, y and z of their directions, (B, R) each; depth counts in their lengths.
     """
     ox, oy, oz = origin
     dx, dy, dz = ray
@@ -243,7 +250,15 @@ def rays(
     *,
     offset: tuple[float, float] = (0.5, 0.5),
 ) -> tuple[Triple, Triple]:
-    """Origins and directions, three (B, T*H*W) tensors each, through `offset` of every pixel."""
+    """Origins and directions, three (B, T*H*W) tensors each, of one ray through every pixel.
+
+    Args:
+        cam_from_world: (B, T, 3, 4), OpenCV axes.
+        intrinsics: (B, 3, 3) in pixels of (height, width).
+        height: of the images in pixels.
+        width: of the images in pixels.
+        offset: (x, y) of the ray in its pixel; (0.5, 0.5) is the centre.
+    """
     device, batch, frames = cam_from_world.device, cam_from_world.shape[0], cam_from_world.shape[1]
     y, x = torch.meshgrid(
         torch.arange(height, device=device, dtype=torch.float32) + offset[1],
@@ -284,10 +299,13 @@ def render(
 
     Args:
         scenes: B scenes.
-        height, width: of the images in pixels.
+        height: of the images in pixels.
+        width: of the images in pixels.
         supersample: rays a pixel along each axis for the images (geometry has one, at the centre).
+        device: where to render, "cpu" or "cuda:0" for example.
         frames: which frames of the path, default all.
-        shade_fn, intersect_fn: `torch.compile`d versions of the functions above, for speed.
+        shade_fn: `shade` or a `torch.compile`d version of it, for speed.
+        intersect_fn: `intersect` or a `torch.compile`d version of it.
     """
     tensors = scene_tensors(scenes, device)
     poses = scenes.cam_from_world if frames is None else scenes.cam_from_world[:, frames]

@@ -1,7 +1,7 @@
 """Scene parameters from seeds.
 
-All randomness of a scene is one block of uniforms from numpy's PCG64, so a seed means the same scene
-on every machine; everything after that is arithmetic on a whole batch at once.
+All randomness of a scene is one block of uniforms from numpy's PCG64, so a seed means the same
+scene on every machine; everything after that is arithmetic on a whole batch at once.
 
 World axes: x right, y down, z forward; the floor is y = 0 and up is -y. One unit is about a metre.
 """
@@ -76,7 +76,7 @@ class Scenes:
     seeds: Int[np.ndarray, " B"]
 
     def intrinsics(self, height: int, width: int) -> Float[np.ndarray, "B 3 3"]:
-        """(B, 3, 3) pixel intrinsics for images of (height, width); the principal point is central."""
+        """(B, 3, 3) intrinsics in pixels of (height, width); the principal point is central."""
         matrix = np.zeros((len(self.focal), 3, 3), dtype=np.float32)
         matrix[:, 0, 0] = matrix[:, 1, 1] = self.focal * width
         matrix[:, 0, 2], matrix[:, 1, 2], matrix[:, 2, 2] = width / 2, height / 2, 1.0
@@ -84,7 +84,12 @@ class Scenes:
 
 
 def sample_scenes(seeds: Sequence[int], spec: WorldSpec | None = None) -> Scenes:
-    """The scenes that belong to the seeds."""
+    """The scenes that belong to the seeds.
+
+    Args:
+        seeds: B seeds; a scene depends on its own seed and the specification alone.
+        spec: what the scenes may contain, default `WorldSpec()`.
+    """
     spec = spec or WorldSpec()
     draws = Draws(seeds)
     count = len(seeds)

@@ -1,7 +1,8 @@
 """Procedural textures on a surface's own coordinates.
 
-Every pattern is a weight between two or three colours, broken up by value noise so that no two places
-of a surface look quite alike. Lattice hashes are integer arithmetic and so the same on every device.
+Every pattern is a weight between two or three colours, broken up by value noise so that no two
+places of a surface look quite alike. Lattice hashes are integer arithmetic and so the same on every
+device.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def pattern(u: Tensor, v: Tensor, kind: Tensor, seed: Tensor) -> tuple[Tensor, T
     """(weight of the second colour, weight of the third colour) of a texture at cell coordinates.
 
     Args:
-        u, v: cell coordinates; a cell of the pattern is one unit.
+        u: first cell coordinate; a cell of the pattern is one unit.
+        v: second cell coordinate.
         kind: 0 plaster, 1 checker, 2 stripes, 3 bricks, 4 dots, 5 tiles, 6 wood, 7 marble,
             8 patchwork, 9 zigzag, 10 diamonds.
         seed: integer seed of the surface.
@@ -83,7 +85,8 @@ def albedo(u: Tensor, v: Tensor, parameters: list[Tensor]) -> list[Tensor]:
     """Three colour channels in [0, 1] of the textures at surface coordinates u, v (in units).
 
     Args:
-        u, v: surface coordinates, any one shape.
+        u: first surface coordinate, any shape.
+        v: second surface coordinate, of u's shape.
         parameters: the 16 texture parameters of `Scenes.texture`, each of u's shape.
     """
     scale, cosine, sine = parameters[10], parameters[11], parameters[12]
