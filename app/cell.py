@@ -29,16 +29,17 @@ def about(backbone: str) -> str:
     size = f"{card.parameters / 1e6:.1f} M parameters" if card.parameters else "no parameters"
     blocks = f"{card.layers} blocks" if card.layers > 1 else "1 layer"
     tokens = f"{card.token_grid[0]}×{card.token_grid[1]} tokens of {card.width}"
+    facts = f"{card.kind} · {size} · {blocks} · {tokens} · {card.licence}"
     return (
-        f"<div class='about'><b>{escape(card.title)}.</b> {escape(card.note)}"
-        f"<span>{escape(card.kind)} · {size} · {blocks} · {tokens}</span></div>"
+        f"<div class='about' title='{escape(facts)}'><b>{escape(card.title)}.</b> "
+        f"{escape(card.note)}</div>"
     )
 
 
 def _noise(card: BackboneCard, sigma: float, warm: WarmUp) -> str:
     if not card.uses_sigma:
         return "This backbone sees no noise: sigma is ignored."
-    named = f"sigma <b>{sigma:.2f}</b>"
+    named = f"σ <b>{sigma:.2f}</b>"
     if not warm.ready.is_set() or card.memory_bytes > SMALL:
         return f"{named} · timestep and official index once the model is loaded"
     try:

@@ -34,7 +34,7 @@ from explorer.store import Store
 
 log = logging.getLogger(__name__)
 
-UNEXPECTED = "Something went wrong that is not your fault; the server's log says more."
+UNEXPECTED = "Something unexpected went wrong; the log of the server says more."
 NOT_KEPT = "This look is no longer in memory: press Run again (it comes from the store)."
 
 Update = dict[str, Any]
@@ -82,11 +82,7 @@ class Handlers:
             update["backbone"] = card.id
         else:
             update = self.window_of(session, default_card().id)
-        pictures = list(
-            zip(gallery.thumbnails(), (source.name for source in gallery.shipped()), strict=True)
-        )
-        position = self.position(session)
-        update["gallery"] = gr.update(value=pictures, selected_index=position)
+        update["gallery"] = self.pictures(session)
         return update
 
     def closed(self, request: gr.Request) -> None:
@@ -96,6 +92,12 @@ class Handlers:
         if session is not None:
             session.stop()
             self.looks.drop(session.look_id)
+
+    def pictures(self, session: Session) -> Any:
+        """The gallery with the session's clip marked."""
+        names = (source.name for source in gallery.shipped())
+        pictures = list(zip(gallery.thumbnails(), names, strict=True))
+        return gr.update(value=pictures, selected_index=self.position(session))
 
     def position(self, session: Session) -> int | None:
         """Where the session's clip is in the gallery; None for an upload."""
@@ -124,7 +126,7 @@ class Handlers:
             return {"status": Progress().html(str(error), kind="failed")}
         return {
             **self.window_of(session, backbone),
-            "gallery": gr.update(selected_index=None),
+            "gallery": self.pictures(session),
             "status": Progress().html(f"{path.name} is here: press Run.", kind="idle"),
         }
 

@@ -17,6 +17,7 @@ from explorer import references
 from explorer.backbones import registry
 
 VIEWER_HEIGHT = 560
+THUMBNAIL_ROW = 49
 DELETE_CACHE = (3600, 24 * 3600)
 """Look every hour, delete files older than a day (seconds)."""
 
@@ -114,8 +115,8 @@ def _clip_controls(parts: dict[str, Any], source: Any, chosen: window.Window, fi
     parts["gallery"] = gr.Gallery(
         label="Shipped clips",
         show_label=False,
-        columns=3,
-        height=58 * min(4, math.ceil(max(len(gallery.shipped()), 1) / 3)) + 12,
+        columns=4,
+        height=THUMBNAIL_ROW * math.ceil(max(len(gallery.shipped()), 1) / 4) + 16,
         allow_preview=False,
         object_fit="cover",
         interactive=False,
@@ -161,12 +162,22 @@ def _clip_controls(parts: dict[str, Any], source: Any, chosen: window.Window, fi
 
 def _cell_controls(parts: dict[str, Any], handlers: Handlers, first: Any) -> None:
     layer, sigma = first.default_cell
-    parts["backbone"] = gr.Dropdown(
-        [card.id for card in registry.cards()],
-        value=first.id,
-        label="Backbone",
-        elem_id="backbone",
-    )
+    named = list(references.names())
+    with gr.Row(elem_id="who"):
+        parts["backbone"] = gr.Dropdown(
+            [card.id for card in registry.cards()],
+            value=first.id,
+            label="Backbone",
+            min_width=120,
+            elem_id="backbone",
+        )
+        parts["reference"] = gr.Dropdown(
+            [*named, "none"],
+            value=named[0] if named else "none",
+            label="Reference",
+            min_width=120,
+            elem_id="reference",
+        )
     parts["about"] = gr.HTML(cell.about(first.id), elem_id="about")
     parts["layer"] = gr.Slider(
         0,
@@ -184,19 +195,11 @@ def _cell_controls(parts: dict[str, Any], handlers: Handlers, first: Any) -> Non
         value=sigma,
         step=0.01,
         label="Noise: sigma",
-        info="How much of what the model sees is noise: 0 is the clean video, 1 is noise alone.",
+        info="0 is the clean video, 1 is noise alone.",
         buttons=[],
         elem_id="sigma",
     )
     parts["cell"] = gr.HTML(cell.note(first.id, layer, sigma, warm=handlers.warm), elem_id="cell")
-    named = list(references.names())
-    parts["reference"] = gr.Dropdown(
-        [*named, "none"],
-        value=named[0] if named else "none",
-        label="Reference",
-        info="What the prediction is compared with.",
-        elem_id="reference",
-    )
     with gr.Row(elem_id="buttons"):
         parts["run"] = gr.Button("Run", variant="primary", elem_id="run")
         parts["stop"] = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")

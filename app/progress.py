@@ -88,7 +88,7 @@ class Progress:
 
 
 def _stored(when: str, cached: bool) -> str:
-    return f"{when} · from the store" if cached else when
+    return f"{when} · stored" if cached else when
 
 
 def idle() -> str:

@@ -123,6 +123,7 @@ def serve(*, host: str, port: int, allowed_hosts: Sequence[str] = ()) -> int:
     try:
         listening.bind((host, port))
     except OSError as error:
+        listening.close()
         print(
             f"{host}:{port} cannot be used ({error.strerror}): is Emerge3D already running "
             "there? Choose another port with --port.",

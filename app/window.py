@@ -70,4 +70,5 @@ def preview(source: Source | None, window: Window) -> str:
         )
     except EmergeError as error:
         return f"<div class='window'>{head}<p class='bad'>{escape(str(error))}</p></div>"
-    return f"<div class='window'><div class='ends'>{shown}{head}</div></div>"
+    kind = "window" if source.shipped else "window own"
+    return f"<div class='{kind}'><div class='ends'>{shown}{head}</div></div>"

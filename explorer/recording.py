@@ -117,8 +117,7 @@ class Recording:
                         range_=self._depth_range,
                     )
             case Compared(report=None):
-                label = rr.Points2D([[0.0, 0.0]], labels=["nothing to compare"], show_labels=True)
-                self._stream.log("/error/note", label, static=True)
+                self._stream.log("/error/note", empty_picture("nothing to compare"), static=True)
             case Compared(report=Report() as report):
                 log_error(self._stream, report, self._frames)
 
@@ -176,8 +175,18 @@ def log_absence(stream: rr.RecordingStream, side: str, text: str) -> None:
     """Say in the panes of one side, "prediction" or "reference", why they stay empty."""
     in_space = rr.Points3D([[0.0, 0.0, 0.9]], labels=[text], show_labels=True)
     stream.log(f"/{side}/note", in_space, static=True)
-    in_picture = rr.Points2D([[0.0, 0.0]], labels=[text], show_labels=True)
-    stream.log(f"/depth/{side}/note", in_picture, static=True)
+    stream.log(f"/depth/{side}/note", empty_picture(text), static=True)
+
+
+def empty_picture(text: str) -> rr.Boxes2D:
+    """A frame with a word in its middle; a point alone would give the view no extent."""
+    return rr.Boxes2D(
+        centers=[[128.0, 72.0]],
+        half_sizes=[[128.0, 72.0]],
+        labels=[text],
+        show_labels=True,
+        colors=[(128, 128, 128)],
+    )
 
 
 def log_input(stream: rr.RecordingStream, clip: Clip) -> None:

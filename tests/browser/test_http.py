@@ -1,0 +1,59 @@
+"""What the running server tells and refuses."""
+
+from __future__ import annotations
+
+import json
+from http.client import HTTPConnection, HTTPResponse
+from urllib.parse import urlparse
+
+import pytest
+from app_server import Server
+
+pytestmark = pytest.mark.browser
+
+
+def get(server: Server, path: str, **headers: str) -> tuple[HTTPResponse, bytes]:
+    """The answer and its body."""
+    connection = HTTPConnection(urlparse(server.url).netloc, timeout=30)
+    try:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer, answer.read()
+    finally:
+        connection.close()
+
+
+def test_the_page_forbids_its_scripts_to_reach_other_machines(server: Server) -> None:
+    answer, _ = get(server, "/")
+    assert answer.status == 200
+    policy = answer.headers["content-security-policy"]
+    assert "connect-src 'self' data: blob:" in policy
+    assert "http" not in policy
+
+
+def test_a_foreign_host_name_is_refused(server: Server) -> None:
+    answer, _ = get(server, "/", Host="evil.example")
+    assert answer.status == 400
+
+
+def test_a_foreign_site_may_not_read_answers(server: Server) -> None:
+    for path in ("/ready", "/config"):
+        answer, _ = get(server, path, Origin="http://evil.example")
+        assert answer.headers["access-control-allow-origin"] is None
+
+
+def test_the_server_tells_whether_its_models_are_loaded(server: Server) -> None:
+    _, body = get(server, "/ready")
+    assert set(json.loads(body)) == {"ready", "device", "seconds", "problem"}
+
+
+def test_plotly_comes_from_this_machine(server: Server) -> None:
+    answer, body = get(server, "/static/plotly.min.js")
+    assert answer.status == 200
+    assert len(body) > 1_000_000
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "app/server.py", "assets/../pyproject.toml"])
+def test_files_of_the_machine_are_not_served(server: Server, path: str) -> None:
+    answer, _ = get(server, f"/gradio_api/file={path}")
+    assert answer.status in (403, 404)

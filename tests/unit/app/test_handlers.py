@@ -1,0 +1,235 @@
+"""Runs as the page sees them, with a look that does what the test wants."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app import handlers as module
+from app import map_panel, metrics_panel
+from app.handlers import NOT_KEPT, UNEXPECTED, Handlers
+from app.state import Look, Pick, Session, Source
+from app.warmup import WarmUp
+from explorer.backbones.base import slot_map
+from explorer.clip import Clip, VideoInfo, clip_from_frames
+from explorer.errors import Cancelled, ClipError
+from explorer.features import Features
+from explorer.look import Decoded, FeaturesReady, Finished, LookRequest, Stage
+from explorer.probe.checkpoint import ProbeCard
+from explorer.store import Store
+
+BACKBONE = "rgb"
+
+
+def clip(seed: int = 0) -> Clip:
+    frames = np.random.default_rng(seed).integers(0, 255, (5, 18, 32, 3)).astype(np.uint8)
+    return clip_from_frames(frames, name="clip.mp4")
+
+
+def features() -> Features:
+    frame_to_slot, slot_frames = slot_map(5, 4)
+    values = np.random.default_rng(1).normal(size=(2, 2, 4, 3)).astype(np.float16)
+    return Features(values, frame_to_slot, slot_frames, BACKBONE, "0", 0, 0.0, 0.0, 999, 0)
+
+
+def stages(shown: Clip) -> Iterator[Stage]:
+    yield Decoded(seconds=0.1, clip=shown)
+    yield FeaturesReady(seconds=0.2, features=features(), cached=False)
+    yield Finished(seconds=0.3, summary={"point_error": None})
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Handlers:
+    return Handlers(Store(tmp_path / "store"), WarmUp(), tmp_path / "downloads")
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    info = VideoInfo(5, 24.0, 0.2, (18, 32))
+    return Session(Source(tmp_path / "clip.mp4", "clip", info, shipped=True))
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Iterator[Stage]]], None]:
+    def replace(fake: Callable[..., Iterator[Stage]]) -> None:
+        monkeypatch.setattr(module, "look", lambda request, **kwargs: fake(request, **kwargs))
+
+    return replace
+
+
+def run(page: Handlers, session: Session) -> Iterator[dict[str, Any]]:
+    return page.run(session, 0, 1, 5, BACKBONE, 0, 0.0, "exact")
+
+
+def test_a_run_streams_recording_film_and_summary(
+    page: Handlers, session: Session, looks: Any
+) -> None:
+    looks(lambda request, **kwargs: stages(clip()))
+    updates = list(run(page, session))
+    viewer = [update["viewer"] for update in updates if "viewer" in update]
+    assert viewer
+    assert all(isinstance(data, bytes) and data for data in viewer)
+    assert any("tile" in update.get("film", "") for update in updates)
+    assert {"point_error": None} in [update.get("log") for update in updates]
+    assert "Done in 0.30 s." in updates[-1]["status"]
+    assert page.looks.get(session.look_id) is not None
+
+
+def test_a_readable_error_ends_the_run_with_its_text_and_the_next_run_works(
+    page: Handlers, session: Session, looks: Any
+) -> None:
+    def broken(request: LookRequest, **kwargs: Any) -> Iterator[Stage]:
+        yield Decoded(seconds=0.1, clip=clip())
+        raise ClipError("clip.mp4 is empty: copy it again")
+
+    looks(broken)
+    assert "clip.mp4 is empty: copy it again" in list(run(page, session))[-1]["status"]
+    looks(lambda request, **kwargs: stages(clip()))
+    assert "status done" in list(run(page, session))[-1]["status"]
+
+
+def test_an_unexpected_error_goes_to_the_log_and_not_to_the_page(
+    page: Handlers, session: Session, looks: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(request: LookRequest, **kwargs: Any) -> Iterator[Stage]:
+        raise RuntimeError("/secret/path")
+        yield
+
+    looks(broken)
+    said = list(run(page, session))[-1]["status"]
+    assert UNEXPECTED in said
+    assert "secret" not in said
+    assert "/secret/path" in caplog.text
+
+
+def test_stop_reaches_the_look_and_ends_the_run(
+    page: Handlers, session: Session, looks: Any
+) -> None:
+    def patient(
+        request: LookRequest, *, should_stop: Callable[[], bool], **kwargs: Any
+    ) -> Iterator[Stage]:
+        yield Decoded(seconds=0.1, clip=clip())
+        if should_stop():
+            raise Cancelled("stopped")
+        pytest.fail("the look went on")
+
+    looks(patient)
+    going = run(page, session)
+    while "viewer" not in next(going):
+        pass
+    page.stop(session)
+    assert "status stopped" in list(going)[-1]["status"]
+
+
+def test_a_second_run_of_a_page_silences_the_first(
+    page: Handlers, session: Session, looks: Any
+) -> None:
+    looks(lambda request, **kwargs: stages(clip()))
+    first = run(page, session)
+    while "viewer" not in next(first):
+        pass
+    second = run(page, session)
+    next(second)
+    assert list(first) == []
+    assert "status done" in list(second)[-1]["status"]
+
+
+def test_a_closed_page_gives_its_turn_to_the_next_one(
+    page: Handlers, session: Session, looks: Any
+) -> None:
+    looks(lambda request, **kwargs: stages(clip()))
+    going = run(page, session)
+    while "viewer" not in next(going):
+        pass
+    going.close()
+    assert "status done" in list(run(page, Session(session.source)))[-1]["status"]
+
+
+def test_a_picked_pixel_stays_while_the_clip_stays(
+    page: Handlers, session: Session, looks: Any
+) -> None:
+    looks(lambda request, **kwargs: stages(clip()))
+    list(run(page, session))
+    page.picked(session, SimpleNamespace(slot=1, x=0.25, y=2.0))
+    assert session.pick == Pick(1, 0.25, 1.0)
+    films = [update["film"] for update in run(page, session) if "film" in update]
+    assert "tile picked" in films[-1]
+    looks(lambda request, **kwargs: stages(clip(seed=5)))
+    films = [update["film"] for update in run(page, session) if "film" in update]
+    assert "tile picked" not in films[-1]
+
+
+def test_a_pixel_of_the_viewers_input_picture_picks_the_slot_of_its_frame(
+    page: Handlers, session: Session, looks: Any
+) -> None:
+    looks(lambda request, **kwargs: stages(clip()))
+    list(run(page, session))
+    page.viewer_time(session, SimpleNamespace(payload=SimpleNamespace(time=3.0)))
+    item = SimpleNamespace(type="entity", entity_path="/input", position=[16.0, 9.0, 0.0])
+    elsewhere = SimpleNamespace(type="entity", entity_path="/depth", position=[1.0, 1.0, 0.0])
+    view = SimpleNamespace(type="view")
+    event = SimpleNamespace(payload=SimpleNamespace(items=[view, elsewhere]))
+    assert page.viewer_picked(session, event) == {}
+    event = SimpleNamespace(payload=SimpleNamespace(items=[view, item]))
+    assert "tile picked" in page.viewer_picked(session, event)["film"]
+    assert session.pick == Pick(1, 0.5, 0.5)
+
+
+def test_what_one_page_looked_at_cannot_be_exported_by_another(
+    page: Handlers, session: Session, looks: Any
+) -> None:
+    looks(lambda request, **kwargs: stages(clip()))
+    list(run(page, session))
+    path = Path(page.export_summary(session))
+    assert json.loads(path.read_text()) == {"point_error": None}
+    assert path.name == "clip_rgb_L00_S0.00.json"
+    with pytest.raises(module.gr.Error, match="Press Run first"):
+        page.export_summary(Session(session.source))
+    page.looks.drop(session.look_id)
+    with pytest.raises(module.gr.Error) as error:
+        page.export_recording(session)
+    assert NOT_KEPT in str(error.value)
+
+
+def test_without_a_video_a_run_says_what_to_do(page: Handlers) -> None:
+    assert "pick a clip" in list(run(page, Session()))[-1]["status"]
+
+
+def card(metrics: dict[str, Any], *, trained: bool = True) -> ProbeCard:
+    return ProbeCard("x", "0", 1, 0.3, 4, {}, {}, 10, 1.0, metrics, "", trained, Path("x"))
+
+
+def test_metrics_show_intervals_and_dashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = card({"point_error": {"mean": 0.2, "low": 0.19, "high": 0.21}, "auc5": None})
+    monkeypatch.setattr(metrics_panel, "find_probe", lambda *cell: own)
+    monkeypatch.setattr(metrics_panel, "list_probes", lambda backbone: [])
+    found = Look("id", LookRequest("clip.mp4", "x", 1, 0.3))
+    assert metrics_panel.show(found) == metrics_panel.EMPTY
+    found.features, found.summary = features(), {"point_error": 0.1234, "auc5": float("nan")}
+    said = metrics_panel.show(found)
+    assert "<td>0.123</td>" in said
+    assert "0.200 <small>[0.190, 0.210]</small>" in said
+    assert "nan" not in said
+    assert "No reference for this video" in said
+
+
+def test_the_map_carries_scores_and_says_which_probes_are_untrained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cards = [card({"point_error": 0.2}), card({}, trained=False)]
+    monkeypatch.setattr(map_panel, "list_probes", lambda backbone: cards[:1])
+    shown = json.loads(map_panel.value(BACKBONE, "point_error", layer=1, sigma=0.3))
+    assert shown["figure"]["data"][0]["z"] == [[0.2]]
+    monkeypatch.setattr(map_panel, "list_probes", lambda backbone: cards)
+    shown = json.loads(map_panel.value(BACKBONE, "point_error", layer=1, sigma=0.3))
+    assert "1 of 2 probes are untrained" in shown["note"]
+    monkeypatch.setattr(map_panel, "list_probes", lambda backbone: [])
+    shown = json.loads(map_panel.value(BACKBONE, "point_error", layer=1, sigma=0.3))
+    assert shown["figure"] is None
+    assert "No probe has been trained" in shown["note"]
