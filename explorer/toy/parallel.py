@@ -1,4 +1,4 @@
-"""Data-parallel training on any number of GPUs of one machine, without a wrapper around the model."""
+"""Data-parallel training on any number of GPUs of one machine, with no wrapper around the model."""
 
 from __future__ import annotations
 

@@ -5,27 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from explorer.data.world import Rendered, Scenes, WorldSpec, render, sample_scenes
-from explorer.data.world.render import intersect, shade
+from explorer.data.world.render import EAGER, Kernels
 
 
 class Renderer:
-    """Renders batches of seeds on one device, compiled once for each batch shape on a GPU."""
+    """Renders batches of seeds on one device; compiled on a GPU."""
 
     def __init__(self, device: str, *, supersample: int = 2, workers: int = 4) -> None:
         self._device = device
         self._supersample = supersample
         self._executor = ProcessPoolExecutor(workers) if workers else None
-        self._shade: Any = shade
-        self._intersect: Any = intersect
-        if device.startswith("cuda"):
-            self._shade = torch.compile(shade, dynamic=False)
-            self._intersect = torch.compile(intersect, dynamic=False)
+        self._kernels = Kernels.compiled() if device.startswith("cuda") else EAGER
 
     def batches(
         self,
@@ -36,6 +31,7 @@ class Renderer:
         width: int,
         frames: list[int] | None = None,
         spec: WorldSpec | None = None,
+        images: bool = True,
     ) -> Iterator[Rendered]:
         """Rendered batches of `batch` scenes (the seeds' count must be a multiple of it)."""
         groups = [seeds[i : i + batch] for i in range(0, len(seeds), batch)]
@@ -52,8 +48,8 @@ class Renderer:
                 supersample=self._supersample,
                 device=self._device,
                 frames=frames,
-                shade_fn=self._shade,
-                intersect_fn=self._intersect,
+                kernels=self._kernels,
+                images=images,
             )
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A training clock: learning rate and end of a run by time spent, so that a slice fits its lease."""
+"""A training clock: learning rate and end of a run by time spent, so that a run fits its budget."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Follow the module; early on the average forgets faster, so that it has no bias to zero steps."""
+        """Follow the module; early on the average forgets faster than its decay says."""
         self._steps += 1
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         names = list(self.values)

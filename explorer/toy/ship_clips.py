@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +51,7 @@ def render_shipped(
     *,
     size: tuple[int, int] = (HEIGHT, WIDTH),
     supersample: int = SUPERSAMPLE,
+    frames: int | None = None,
     device: str = "cpu",
 ) -> Rendered:
     """The one clip of a seed, frame by frame to keep memory small.
@@ -58,6 +60,7 @@ def render_shipped(
         seed: of the scene.
         size: (height, width) of the frames.
         supersample: rays a pixel along each axis.
+        frames: how many from the start, default all.
         device: where to render.
     """
     import torch
@@ -72,7 +75,7 @@ def render_shipped(
             device=device,
             frames=[frame],
         )
-        for frame in range(WorldSpec().frames)
+        for frame in range(frames or WorldSpec().frames)
     ]
     return Rendered(
         images=torch.cat([part.images for part in parts], dim=1),
@@ -83,30 +86,44 @@ def render_shipped(
     )
 
 
-def raw_frames(attributes: dict[str, object]) -> UInt8[np.ndarray, "T H W 3"]:
-    """The frames of a shipped clip as they were before compression, from its geometry's attributes.
+def raw_frames(
+    attributes: dict[str, Any], *, frames: int | None = None
+) -> UInt8[np.ndarray, "T H W 3"]:
+    """The frames of a shipped clip as they were before compression.
 
     Args:
         attributes: `Geometry.attributes` of a file that `ship` wrote.
+        frames: how many from the start, default all.
     """
-    height, width = np.asarray(attributes["size"]).tolist()
-    supersample = int(str(attributes["supersample"]))
+    height, width = attributes["size"]
     rendered = render_shipped(
-        int(str(attributes["seed"])), size=(height, width), supersample=supersample
+        attributes["seed"],
+        size=(height, width),
+        supersample=attributes["supersample"],
+        frames=frames,
     )
     return rendered.images[0].cpu().numpy()
 
 
-def ship(out: Path, name: str, position: int) -> str:
+def ship(
+    out: Path,
+    name: str,
+    position: int,
+    *,
+    size: tuple[int, int] = (HEIGHT, WIDTH),
+    supersample: int = SUPERSAMPLE,
+) -> str:
     """Write one clip and its geometry; returns the sha256 of the mp4.
 
     Args:
         out: folder that takes `name`.mp4 and `name`.safetensors.
         name: of the clip, "place-motion-number".
         position: in the split "shipped".
+        size: (height, width) of the frames.
+        supersample: rays a pixel along each axis.
     """
     seed = split_seeds("shipped", 1, start=position)[0]
-    rendered = render_shipped(seed)
+    rendered = render_shipped(seed, size=size, supersample=supersample)
     frames = len(rendered.images[0])
     place, motion, _ = name.split("-")
     video = out / f"{name}.mp4"
@@ -122,8 +139,8 @@ def ship(out: Path, name: str, position: int) -> str:
             "split": "shipped",
             "place": place,
             "motion": motion,
-            "size": [HEIGHT, WIDTH],
-            "supersample": SUPERSAMPLE,
+            "size": list(size),
+            "supersample": supersample,
         },
     )
     return hashlib.sha256(video.read_bytes()).hexdigest()

@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from explorer.data.world.splits import split_seeds
 from explorer.toy import parallel
 from explorer.toy.config import FRAMES, HEIGHT, SMALL_HEIGHT, SMALL_WIDTH, VAE_CONFIG, WIDTH
+from explorer.toy.fuse import GraphedStep, fuse_norms
 from explorer.toy.pool import Renderer, image_pool
 from explorer.toy.schedule import Clock
 from explorer.toy.shards import Average, load_shards, save_shards
@@ -89,6 +91,8 @@ def main() -> None:
     parser.add_argument("--render-batch", type=int, default=16)
     parser.add_argument("--held-out", type=int, default=64, help="validation clips for the PSNR")
     parser.add_argument("--resume", type=Path)
+    parser.add_argument("--fuse", action="store_true", help="norm and SiLU in one kernel")
+    parser.add_argument("--graph", action="store_true", help="replay the step as a CUDA graph")
     arguments = parser.parse_args()
 
     began = time.monotonic()
@@ -108,6 +112,8 @@ def main() -> None:
         for module in vae.modules():
             if isinstance(module, torch.nn.Conv3d):
                 module.to(memory_format=torch.channels_last_3d)
+    if arguments.fuse:
+        fuse_norms(vae, compiled=on_gpu)
     renderer = Renderer(worker.device, workers=6 if on_gpu else 0)
     first = arguments.first_seed + worker.rank * arguments.pool * 2
     half = arguments.render_batch
@@ -139,37 +145,50 @@ def main() -> None:
     clock = Clock(left, peak=arguments.rate, floor=1e-5, warmup=200, worker=worker)
     generator = torch.Generator().manual_seed(7919 * worker.rank + arguments.first_seed)
     running = torch.zeros(3, device=worker.device)
-    while True:
-        for group in optimizer.param_groups:
-            group["lr"] = clock.rate()
-        clip = crops([large, small], arguments.batch, generator)
-        if on_gpu:
-            clip = clip.contiguous(memory_format=torch.channels_last_3d)
-        with torch.autocast(worker.device.split(":")[0], dtype=torch.bfloat16, enabled=on_gpu):
+
+    def losses_of(clip: Tensor) -> Tensor:
+        with torch.autocast(
+            worker.device.split(":")[0], dtype=torch.bfloat16, enabled=on_gpu, cache_enabled=False
+        ):
             posterior = vae.encode(clip).latent_dist
             decoded = vae.decode(posterior.sample()).sample
         mean, log_variance = posterior.mean.float(), posterior.logvar.float()
         kl = 0.5 * (mean**2 + log_variance.exp() - 1.0 - log_variance).mean()
         l1 = (decoded.float() - clip).abs().mean()
         gradient = (edges(decoded.float()) - edges(clip)).abs().mean()
-        loss = l1 + gradient + KL_WEIGHT * kl
+        return torch.stack([l1 + gradient + KL_WEIGHT * kl, l1, gradient, kl])
+
+    def eager(clip: Tensor) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        losses = losses_of(clip)
+        losses[0].backward()
+        return losses.detach()
+
+    step: Callable[[Tensor], Tensor] = eager
+    if arguments.graph and on_gpu:
+        example = crops([large, small], arguments.batch, generator)
+        example = example.contiguous(memory_format=torch.channels_last_3d)
+        step = GraphedStep(losses_of, example, list(vae.parameters()))
+    while True:
+        for group in optimizer.param_groups:
+            group["lr"] = clock.rate()
+        clip = crops([large, small], arguments.batch, generator)
+        if on_gpu:
+            clip = clip.contiguous(memory_format=torch.channels_last_3d)
+        losses = step(clip)
         parallel.average_gradients(vae.parameters(), worker)
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
         average.update()
-        running += torch.stack([l1, gradient, kl]).detach()
+        running += losses[1:]
         if not math.isfinite(clock.rate()):
             raise RuntimeError("the learning rate is not finite")
         more = clock.advance()
         if clock.step % 200 == 0 or not more:
             values = (running / (200 if clock.step % 200 == 0 else clock.step % 200)).tolist()
             running.zero_()
-            history.append(
-                {"step": clock.step, "seconds": round(clock.elapsed, 1), "l1": values[0], "edges": values[1],
-                 "kl": values[2]}
-            )  # fmt: skip
+            progress = {"step": clock.step, "seconds": round(clock.elapsed, 1)}
+            history.append({**progress, "l1": values[0], "edges": values[1], "kl": values[2]})
             if worker.leads:
                 print(json.dumps(history[-1]), flush=True)
         if not more:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -59,54 +59,19 @@ def scene_tensors(scenes: Scenes, device: str) -> dict[str, Tensor]:
     return tensors
 
 
-def intersect(scene: dict[str, Tensor], origin: Triple, ray: Triple) -> tuple[Tensor, Tensor]:
-    """(depth, surface id) of the first hit of each ray; depth is `_FAR` and the id 0 in the sky.
+def object_depth(
+    center: Tensor, half: Tensor, yaw: Tensor, kind: Tensor, origin: Triple, ray: Triple
+) -> Tensor:
+    """Ray parameter (B, R) of the first hit of one object a scene, `_FAR` without one.
 
     Args:
-        scene: `scene_tensors`.
+        center: (B, 3) of the object.
+        half: (B, 3) half extents; a sphere's radius comes first.
+        yaw: (B, 1) rotation about y.
+        kind: (B, 1) 0 none, 1 box, 2 sphere.
         origin: x, y and z of the rays' origins, (B, R) each; world frame.
-        ray: x, y and z of their directions, (B, R) each; depth counts in their lengths.
+        ray: x, y and z of their directions, (B, R) each.
     """
-    ox, oy, oz = origin
-    dx, dy, dz = ray
-    room = scene["room"][:, None]
-    low, high = scene["room_min"], scene["room_max"]
-    best = torch.full_like(dx, _FAR)
-    surface = torch.zeros_like(dx, dtype=torch.int64)
-
-    def plane(
-        best: Tensor, surface: Tensor, t: Tensor, hit: Tensor, number: int
-    ) -> tuple[Tensor, Tensor]:
-        closer = hit & (t > 1e-4) & (t < best)
-        return torch.where(closer, t, best), torch.where(closer, number, surface)
-
-    floor_t = -oy / _away_from_zero(dy)
-    on_ground = torch.hypot(ox + floor_t * dx, oz + floor_t * dz) < _SKY_LIMIT
-    best, surface = plane(best, surface, floor_t, room | on_ground, 1)
-    for number, o, d, bound in (
-        (2, ox, dx, low[:, 0:1]),
-        (3, ox, dx, high[:, 0:1]),
-        (4, oz, dz, low[:, 2:3]),
-        (5, oz, dz, high[:, 2:3]),
-        (6, oy, dy, low[:, 1:2]),
-    ):
-        best, surface = plane(best, surface, (bound - o) / _away_from_zero(d), room, number)
-    for index in range(MAX_OBJECTS):
-        t = _object_depth(scene, index, origin, ray)
-        closer = t < best
-        best = torch.where(closer, t, best)
-        surface = torch.where(closer, FIRST_OBJECT + index, surface)
-    return best, surface
-
-
-def _away_from_zero(x: Tensor) -> Tensor:
-    return torch.where(torch.abs(x) < 1e-8, torch.full_like(x, 1e-8), x)
-
-
-def _object_depth(scene: dict[str, Tensor], index: int, origin: Triple, ray: Triple) -> Tensor:
-    """Ray parameter of the first hit of one object, `_FAR` without one."""
-    center, half = scene["center"][:, index], scene["half"][:, index]
-    yaw, kind = scene["yaw"][:, index : index + 1], scene["kind"][:, index : index + 1]
     px, py, pz = (origin[axis] - center[:, axis : axis + 1] for axis in range(3))
     dx, dy, dz = ray
     # Sphere: |p + t d|^2 = r^2.
@@ -132,38 +97,154 @@ def _object_depth(scene: dict[str, Tensor], index: int, origin: Triple, ray: Tri
     return torch.where(kind == SPHERE, sphere_t, t)
 
 
-def shade(scene: dict[str, Tensor], origin: Triple, ray: Triple) -> Float[Tensor, "3 B R"]:
+def intersect(
+    scene: dict[str, Tensor], origin: Triple, ray: Triple, kernels: Kernels | None = None
+) -> tuple[Tensor, Tensor]:
+    """(depth, surface id) of the first hit of each ray; depth is `_FAR` and the id 0 in the sky.
+
+    Args:
+        scene: `scene_tensors`.
+        origin: x, y and z of the rays' origins, (B, R) each; world frame.
+        ray: x, y and z of their directions, (B, R) each; depth counts in their lengths.
+        kernels: compiled versions of the arithmetic.
+    """
+    kernels = kernels or EAGER
+    ox, oy, oz = origin
+    dx, dy, dz = ray
+    room = scene["room"][:, None]
+    low, high = scene["room_min"], scene["room_max"]
+    best = torch.full_like(dx, _FAR)
+    surface = torch.zeros_like(dx, dtype=torch.int64)
+
+    def plane(
+        best: Tensor, surface: Tensor, t: Tensor, hit: Tensor, number: int
+    ) -> tuple[Tensor, Tensor]:
+        closer = hit & (t > 1e-4) & (t < best)
+        return torch.where(closer, t, best), torch.where(closer, number, surface)
+
+    floor_t = -oy / _away_from_zero(dy)
+    on_ground = torch.hypot(ox + floor_t * dx, oz + floor_t * dz) < _SKY_LIMIT
+    best, surface = plane(best, surface, floor_t, room | on_ground, 1)
+    for number, o, d, bound in (
+        (2, ox, dx, low[:, 0:1]),
+        (3, ox, dx, high[:, 0:1]),
+        (4, oz, dz, low[:, 2:3]),
+        (5, oz, dz, high[:, 2:3]),
+        (6, oy, dy, low[:, 1:2]),
+    ):
+        best, surface = plane(best, surface, (bound - o) / _away_from_zero(d), room, number)
+    for index in range(MAX_OBJECTS):
+        t = kernels.object_depth(*_object(scene, index), origin, ray)
+        closer = t < best
+        best = torch.where(closer, t, best)
+        surface = torch.where(closer, FIRST_OBJECT + index, surface)
+    return best, surface
+
+
+def _away_from_zero(x: Tensor) -> Tensor:
+    return torch.where(torch.abs(x) < 1e-8, torch.full_like(x, 1e-8), x)
+
+
+def _object(scene: dict[str, Tensor], index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(center, half, yaw, kind) of one object a scene, as `object_depth` takes them."""
+    return (
+        scene["center"][:, index],
+        scene["half"][:, index],
+        scene["yaw"][:, index : index + 1],
+        scene["kind"][:, index : index + 1],
+    )
+
+
+def shade(
+    scene: dict[str, Tensor], origin: Triple, ray: Triple, kernels: Kernels | None = None
+) -> Float[Tensor, "3 B R"]:
     """Colours in [0, 1] of rays: texture times light with hard shadows, or the sky."""
-    depth, surface = intersect(scene, origin, ray)
-    hit = surface > 0
-    t = torch.where(hit, depth, torch.zeros_like(depth))
+    kernels = kernels or EAGER
+    depth, surface = intersect(scene, origin, ray, kernels)
+    paint = kernels.paint(scene, origin, ray, depth, surface)
+    blocked = torch.zeros_like(surface, dtype=torch.bool)
+    for index in range(MAX_OBJECTS):
+        t = kernels.object_depth(*_object(scene, index), paint.lifted, paint.light)
+        blocked = blocked | (t < 1.0)
+    lit: Tensor = kernels.light_up(paint, surface > 0, blocked)
+    return lit
+
+
+class Paint(NamedTuple):
+    """What is known of the hit points before shadows; triples and singles of (B, R) tensors.
+
+    Attributes:
+        colour: albedo times ambient light, three channels.
+        direct: what direct light adds to them, three channels.
+        sky: the colour of rays that hit nothing.
+        lifted: the hit points, moved off their surface.
+        light: from there to the light.
+    """
+
+    colour: Triple
+    direct: Triple
+    sky: Triple
+    lifted: Triple
+    light: Triple
+
+
+def paint_hits(
+    scene: dict[str, Tensor], origin: Triple, ray: Triple, depth: Tensor, surface: Tensor
+) -> Paint:
+    """Textures and light directions at the hit points."""
+    t = torch.where(surface > 0, depth, torch.zeros_like(depth))
     x, y, z = (origin[axis] + t * ray[axis] for axis in range(3))
     local, normal = _local_frame(scene, surface, (x, y, z))
     u, v = _surface_coordinates(local[0], local[1])
     parameters = [
         torch.gather(scene["texture"][:, :, number], 1, surface) for number in range(TEXTURE_PARAMS)
     ]
-    colour = textures.albedo(u, v, parameters)
-    light = tuple(
-        scene["light"][:, axis : axis + 1] - point for axis, point in enumerate((x, y, z))
-    )
-    distance = torch.sqrt(light[0] ** 2 + light[1] ** 2 + light[2] ** 2)
-    facing = (normal[0] * light[0] + normal[1] * light[1] + normal[2] * light[2]) / distance
-    lifted = tuple(p + _SHADOW_BIAS * n for p, n in zip((x, y, z), normal, strict=True))
-    blocked = torch.zeros_like(hit)
-    for index in range(MAX_OBJECTS):
-        blocked = blocked | (_object_depth(scene, index, lifted, light) < 1.0)  # type: ignore[arg-type]
+    albedo = textures.albedo(u, v, parameters)
+    lx, ly, lz = (scene["light"][:, a : a + 1] - point for a, point in enumerate((x, y, z)))
+    distance = torch.sqrt(lx**2 + ly**2 + lz**2)
+    facing = (normal[0] * lx + normal[1] * ly + normal[2] * lz) / distance
     ambient = scene["ambient"][:, None]
-    direct = torch.clamp(facing, min=0.0) * (~blocked)
     # A little fill light from above keeps shadowed faces apart.
-    strength = ambient * (0.85 - 0.15 * normal[1]) + (1.05 - ambient) * direct
-    sky = _sky(scene, ray)
-    return torch.stack(
-        [
-            torch.where(hit, colour[channel] * strength, sky[channel]).clamp(0.0, 1.0)
-            for channel in range(3)
-        ]
+    indirect = ambient * (0.85 - 0.15 * normal[1])
+    direct = (1.05 - ambient) * torch.clamp(facing, min=0.0)
+    lift = _SHADOW_BIAS
+    return Paint(
+        colour=(albedo[0] * indirect, albedo[1] * indirect, albedo[2] * indirect),
+        direct=(albedo[0] * direct, albedo[1] * direct, albedo[2] * direct),
+        sky=_sky(scene, ray),
+        lifted=(x + lift * normal[0], y + lift * normal[1], z + lift * normal[2]),
+        light=(lx, ly, lz),
     )
+
+
+def light_up(paint: Paint, hit: Tensor, blocked: Tensor) -> Float[Tensor, "3 B R"]:
+    """Colours in [0, 1] once it is known which points the light reaches."""
+    lit = (~blocked).to(paint.sky[0].dtype)
+    channels = [
+        torch.where(hit, paint.colour[c] + paint.direct[c] * lit, paint.sky[c]) for c in range(3)
+    ]
+    return torch.stack(channels).clamp(0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The arithmetic of the tracer; `compiled()` fuses each part into a few GPU kernels."""
+
+    object_depth: Callable[..., Tensor] = object_depth
+    paint: Callable[..., Paint] = paint_hits
+    light_up: Callable[..., Tensor] = light_up
+
+    @classmethod
+    def compiled(cls) -> Kernels:
+        """Compiled for any shape; three small parts compile faster than one large one."""
+        return cls(
+            torch.compile(object_depth, dynamic=True),
+            torch.compile(paint_hits, dynamic=True),
+            torch.compile(light_up, dynamic=True),
+        )
+
+
+EAGER = Kernels()
 
 
 def _local_frame(
@@ -227,7 +308,7 @@ def _surface_coordinates(local: Triple, normal: Triple) -> tuple[Tensor, Tensor]
     return u + 3.7 * (side > 0), v + torch.where(face_x, 5.3, torch.where(face_y, 0.0, 9.1))
 
 
-def _sky(scene: dict[str, Tensor], ray: Triple) -> list[Tensor]:
+def _sky(scene: dict[str, Tensor], ray: Triple) -> Triple:
     """Horizon to zenith with soft clouds, a function of the direction alone."""
     dx, dy, dz = ray
     up = -dy / torch.sqrt(dx * dx + dy * dy + dz * dz)
@@ -235,11 +316,12 @@ def _sky(scene: dict[str, Tensor], ray: Triple) -> list[Tensor]:
     reach = 1.0 / (level + 0.25)
     seed = torch.zeros_like(dx, dtype=torch.int64)
     cloud = textures.value_noise(dx * reach * 3.0 + 31.0, dz * reach * 3.0 + 17.0, seed)
-    return [
-        torch.lerp(scene["sky"][:, 0, channel, None], scene["sky"][:, 1, channel, None], level)
-        + 0.12 * (cloud - 0.5)
+    low, high, haze = scene["sky"][:, 0], scene["sky"][:, 1], 0.12 * (cloud - 0.5)
+    red, green, blue = (
+        torch.lerp(low[:, channel, None], high[:, channel, None], level) + haze
         for channel in range(3)
-    ]
+    )
+    return red, green, blue
 
 
 def rays(
@@ -292,8 +374,8 @@ def render(
     supersample: int = 2,
     device: str = "cpu",
     frames: list[int] | None = None,
-    shade_fn: Callable[..., Any] = shade,
-    intersect_fn: Callable[..., Any] = intersect,
+    kernels: Kernels = EAGER,
+    images: bool = True,
 ) -> Rendered:
     """Images and exact geometry of scenes.
 
@@ -304,8 +386,8 @@ def render(
         supersample: rays a pixel along each axis for the images (geometry has one, at the centre).
         device: where to render, "cpu" or "cuda:0" for example.
         frames: which frames of the path, default all.
-        shade_fn: `shade` or a `torch.compile`d version of it, for speed.
-        intersect_fn: `intersect` or a `torch.compile`d version of it.
+        kernels: `Kernels.compiled()` is faster where many scenes are rendered.
+        images: whether to make pictures; without them `images` has no frames.
     """
     tensors = scene_tensors(scenes, device)
     poses = scenes.cam_from_world if frames is None else scenes.cam_from_world[:, frames]
@@ -314,21 +396,21 @@ def render(
     batch, count = cam_from_world.shape[:2]
     shape = (batch, count, height, width)
     with torch.inference_mode():
-        total: Tensor | None = None
-        for row in range(supersample):
-            for column in range(supersample):
-                offset = ((column + 0.5) / supersample, (row + 0.5) / supersample)
-                origin, ray = rays(cam_from_world, intrinsics, height, width, offset=offset)
-                colour = shade_fn(tensors, origin, ray)
-                total = colour if total is None else total + colour
-        assert total is not None
-        mean = total / supersample**2
-        images = (mean * 255.0 + 0.5).to(torch.uint8).permute(1, 2, 0).reshape(*shape, 3)
+        total = torch.zeros(3, batch, count * height * width if images else 0, device=device)
+        for sample in range(supersample**2 if images else 0):
+            offset = (
+                (sample % supersample + 0.5) / supersample,
+                (sample // supersample + 0.5) / supersample,
+            )
+            origin, ray = rays(cam_from_world, intrinsics, height, width, offset=offset)
+            total = total + shade(tensors, origin, ray, kernels)
+        mean = (total / supersample**2 * 255.0 + 0.5).to(torch.uint8).permute(1, 2, 0)
+        pictures = mean.reshape(batch, count if images else 0, height, width, 3)
         origin, ray = rays(cam_from_world, intrinsics, height, width)
-        depth, surface = intersect_fn(tensors, origin, ray)
+        depth, surface = intersect(tensors, origin, ray, kernels)
         depth = torch.where(surface > 0, depth, torch.zeros_like(depth))
     return Rendered(
-        images=images.contiguous(),
+        images=pictures.contiguous(),
         depth=depth.reshape(shape),
         surface=surface.to(torch.uint8).reshape(shape),
         cam_from_world=cam_from_world,
