@@ -328,8 +328,9 @@ def test_occlusion_agrees_with_tracing_the_rays_of_a_rendered_scene():
     import torch
 
     from explorer.camera import project
-    from explorer.data.world.render import intersect, render, scene_tensors
+    from explorer.data.world.render import render
     from explorer.data.world.scene import sample_scenes
+    from explorer.data.world.tracing import intersect, scene_tensors
 
     scenes = sample_scenes([1])
     images = render(scenes, height=72, width=128, supersample=1, frames=[0, 7])

@@ -16,9 +16,9 @@ from explorer.backbones import registry
 from explorer.clip import load_clip
 from explorer.correspondence import correspondence_summary
 from explorer.data.geometry import load_geometry
-from explorer.data.world.render import intersect, rays, scene_tensors
 from explorer.data.world.scene import sample_scenes
 from explorer.data.world.splits import split_seeds
+from explorer.data.world.tracing import intersect, rays, scene_tensors
 from explorer.metrics import compare
 from explorer.probe.checkpoint import list_probes, load_probe
 from explorer.probe.predict import predict

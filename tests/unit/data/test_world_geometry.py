@@ -8,9 +8,10 @@ import torch
 from world_oracle import GROUND_RADIUS, trace, world_rays
 
 from explorer.camera import Cameras, pixel_centers, project, unproject
-from explorer.data.world.render import intersect, render, scene_tensors
+from explorer.data.world.render import render
 from explorer.data.world.scene import BOX, FIRST_OBJECT, SPHERE, sample_scenes
 from explorer.data.world.splits import split_seeds
+from explorer.data.world.tracing import intersect, scene_tensors
 
 HEIGHT, WIDTH = 36, 64
 FRAMES = [0, 8, 16]

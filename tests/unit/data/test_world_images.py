@@ -14,8 +14,9 @@ from safetensors.numpy import load_file
 from world_oracle import world_rays
 
 from explorer.camera import pixel_centers
-from explorer.data.world.render import rays, render, scene_tensors, shade
+from explorer.data.world.render import render, shade
 from explorer.data.world.scene import BOX, FLOOR, SPHERE, sample_scenes
+from explorer.data.world.tracing import rays, scene_tensors
 
 HEIGHT, WIDTH = 36, 64
 GOLDEN_SEEDS = (1_000_000, 1_000_008)  # a room and an open ground
@@ -157,3 +158,12 @@ def test_colours_stay_in_range_and_are_neither_flat_nor_black():
     assert colour.min() >= 0
     assert colour.max() <= 1
     assert torch.isfinite(colour).all()
+
+
+def test_geometry_without_pictures_is_the_same_geometry():
+    scenes = sample_scenes(GOLDEN_SEEDS)
+    size = {"height": HEIGHT, "width": WIDTH, "frames": GOLDEN_FRAMES}
+    bare, full = render(scenes, images=False, **size), render(scenes, supersample=1, **size)
+    assert bare.images.numel() == 0
+    assert torch.equal(bare.depth, full.depth)
+    assert torch.equal(bare.surface, full.surface)
