@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from explorer.backbones.base import hash_arrays
 from explorer.camera import Cameras
 from explorer.features import Features
 from explorer.reconstruction import Reconstruction
+from explorer.report import Alignment, Report
 
 if TYPE_CHECKING:
-    from explorer.backbones.base import Backbone
+    from explorer.backbones.base import BackboneCard, Hashes
     from explorer.clip import Clip
     from explorer.store import Store
 
+_NUMBERS = ("point_error", "depth_error", "auc5", "auc30", "depth_scale")
 LAYOUT = 1  # part of every key: raise it when what is stored, or how it is computed, changes
 
 
@@ -47,12 +50,14 @@ def clip_key(clip: Clip) -> dict[str, Any]:
     return {"layout": LAYOUT, "clip": clip.content_hash, "pixels": pixels}
 
 
-def latents_key(clip: dict[str, Any], backbone: Backbone, device: str) -> dict[str, Any]:
+def latents_key(
+    clip: dict[str, Any], card: BackboneCard, hashes: Hashes, device: str
+) -> dict[str, Any]:
     """What determines latents: no layer, sigma, seed or dtype (the VAE runs in float32)."""
     return {
         **clip,
-        "encoder": backbone.encoder_hash,
-        "input_size": list(backbone.card.input_size),
+        "encoder": hashes.encoder,
+        "input_size": list(card.input_size),
         "device": device_type(device),
         "torch": versions()["torch"],
         "diffusers": versions()["diffusers"],
@@ -61,7 +66,8 @@ def latents_key(clip: dict[str, Any], backbone: Backbone, device: str) -> dict[s
 
 def features_key(
     clip: dict[str, Any],
-    backbone: Backbone,
+    card: BackboneCard,
+    hashes: Hashes,
     *,
     layer: int,
     sigma: float,
@@ -72,8 +78,8 @@ def features_key(
     """What determines features."""
     return {
         **clip,
-        "backbone": backbone.card.id,
-        "hash": backbone.weights_hash,
+        "backbone": card.id,
+        "hash": hashes.weights,
         "layer": layer,
         "sigma": float(sigma),
         "seed": seed,
@@ -87,6 +93,56 @@ def features_key(
 def prediction_key(features: dict[str, Any], probe: str) -> dict[str, Any]:
     """What determines a probe's reconstruction: its features and its weights."""
     return {**features, "probe": probe}
+
+
+def report_key(prediction: dict[str, Any], reference: Reconstruction) -> dict[str, Any]:
+    """What determines a comparison: a stored prediction, and the reference's own arrays."""
+    cameras = reference.cameras
+    named = {
+        "frames": reference.frames,
+        "depth": reference.depth,
+        "points": reference.points,
+        "confidence": reference.confidence,
+        "cam_from_world": cameras.cam_from_world,
+        "intrinsics": cameras.intrinsics,
+    }
+    return {**prediction, "reference": hash_arrays(sorted(named.items()), reference.source)}
+
+
+def get_report(store: Store, key: dict[str, Any]) -> Report | None:
+    """Stored comparison, or None."""
+    found = store.get("report", key)
+    if found is None:
+        return None
+    arrays, meta = found
+    numbers = dict(zip(_NUMBERS, arrays["numbers"].tolist(), strict=True))
+    scale, *rest = arrays["alignment"].tolist()
+    rotation, translation = np.reshape(rest[:9], (3, 3)), np.array(rest[9:])
+    per_frame = [dict(zip(meta["columns"], row, strict=True)) for row in arrays["rows"].tolist()]
+    return Report(
+        **numbers,
+        alignment=Alignment(scale, rotation, translation),
+        point_error_map=arrays["point_error_map"],
+        depth_error_map=arrays["depth_error_map"],
+        per_frame=per_frame,
+        provenance=meta["provenance"],
+    )
+
+
+def put_report(store: Store, key: dict[str, Any], found: Report) -> None:
+    """Store a comparison. Numbers are kept as arrays: some are NaN, which JSON has no word for."""
+    alignment = found.alignment
+    columns = list(found.per_frame[0])
+    arrays = {
+        "numbers": np.array([getattr(found, name) for name in _NUMBERS], dtype=np.float64),
+        "alignment": np.concatenate(
+            [[alignment.scale], alignment.rotation.ravel(), alignment.translation]
+        ).astype(np.float64),
+        "rows": np.array([[row[name] for name in columns] for row in found.per_frame]),
+        "point_error_map": found.point_error_map,
+        "depth_error_map": found.depth_error_map,
+    }
+    store.put("report", key, arrays, {"columns": columns, "provenance": found.provenance})
 
 
 def device_type(device: str) -> str:

@@ -23,18 +23,18 @@ from explorer._look_stages import (
 )
 from explorer._look_summary import summarize
 from explorer.backbones import registry
-from explorer.backbones.base import never, stop_check
+from explorer.backbones.base import Hashes, check_clip, never, stop_check
 from explorer.clip import load_clip
 from explorer.correspondence import correspondence_summary
 from explorer.errors import BackboneError, ProbeError, ReferenceError3D
 from explorer.features import resolve_layers
 
 if TYPE_CHECKING:
-    from explorer.backbones.base import Backbone
     from explorer.clip import Clip
     from explorer.features import Features
     from explorer.probe.checkpoint import ProbeCard
     from explorer.reconstruction import Reconstruction
+    from explorer.report import Report
     from explorer.store import Store
 
 __all__ = [
@@ -117,19 +117,18 @@ class _Run:
         yield Decoded(seconds=self.now(), clip=clip)
 
         with self.timed("load"):
+            check_clip(self.card, clip, self.layers, self.sigma)
             device = registry.resolve_device(request.device)
-            backbone = registry.load(request.backbone, device=device, dtype=request.dtype)
-            backbone.check(clip, self.layers, self.sigma)
-        features = yield from self.features(clip, key, backbone, device)
-        prediction, probe, probe_note = yield from self.prediction(key, backbone, features, device)
+            self.hashes = registry.hashes(request.backbone)
+        features = yield from self.features(clip, key, device)
+        prediction, probe, probe_note = yield from self.prediction(key, features, device)
         reference, full, reference_note = yield from self.reference(clip, features, prediction)
-
-        from explorer.metrics import compare
 
         with self.timed("comparison"):
             report = None
-            if prediction is not None and reference is not None:
-                report = compare(prediction, reference)
+            if prediction is not None and probe is not None and reference is not None:
+                wanted = cache.prediction_key(self.features_key(key, device), probe.sha256)
+                report = self.report(wanted, prediction, reference)
             matches = None
             if full is not None:
                 matches = correspondence_summary(features, full, size=clip.size)
@@ -153,21 +152,26 @@ class _Run:
         yield Finished(seconds=self.now(), summary=summary)
 
     def features(
-        self, clip: Clip, key: dict[str, Any], backbone: Backbone, device: str
+        self, clip: Clip, key: dict[str, Any], device: str
     ) -> Generator[Stage, None, Features]:
         with self.timed("features"):
-            found = cache.get_features(self.store, self.features_key(key, backbone, device))
+            found = cache.get_features(self.store, self.features_key(key, device))
         if found is not None:
             self.cached["latents"] = self.cached["features"] = True
             yield LatentsReady(seconds=self.now(), cached=True)
             yield FeaturesReady(seconds=self.now(), features=found, cached=True)
             return found
+        with self.timed("load"):
+            request = self.request
+            backbone = registry.load(request.backbone, device=device, dtype=request.dtype)
+            # The store was asked with the files' hash; what is kept is named after the model's own.
+            self.hashes = Hashes(backbone.weights_hash, backbone.encoder_hash)
         latents = None
         with self.timed("latents"):
             if backbone.encoder_hash is not None:
                 latents, self.cached["latents"] = cache.cached_latents(
                     self.store,
-                    cache.latents_key(key, backbone, device),
+                    cache.latents_key(key, self.card, self.hashes, device),
                     lambda: backbone.encode(clip, should_stop=self.should_stop),
                 )
         yield LatentsReady(seconds=self.now(), cached=self.cached["latents"])
@@ -181,15 +185,13 @@ class _Run:
                 should_stop=self.should_stop,
             )
             for layer, values in all_features.items():
-                cache.put_features(
-                    self.store, self.features_key(key, backbone, device, layer), values
-                )
+                cache.put_features(self.store, self.features_key(key, device, layer), values)
         found = all_features[self.layer]
         yield FeaturesReady(seconds=self.now(), features=found, cached=False)
         return found
 
     def prediction(
-        self, key: dict[str, Any], backbone: Backbone, features: Features, device: str
+        self, key: dict[str, Any], features: Features, device: str
     ) -> Generator[Stage, None, tuple[Reconstruction | None, ProbeCard | None, str | None]]:
         from explorer.probe.checkpoint import find_probe
 
@@ -198,7 +200,7 @@ class _Run:
         if probe is None:
             reason = _missing_probe(self.card.id, self.layer, self.sigma)
         else:
-            wanted = cache.prediction_key(self.features_key(key, backbone, device), probe.sha256)
+            wanted = cache.prediction_key(self.features_key(key, device), probe.sha256)
             try:
                 found = yield from self.frames(probe, features, wanted, device)
             except ProbeError as error:
@@ -254,12 +256,26 @@ class _Run:
         yield Referenced(seconds=self.now(), reconstruction=shown, full=full, note=note)
         return shown, full, note
 
+    def report(
+        self, prediction_key: dict[str, Any], prediction: Reconstruction, reference: Reconstruction
+    ) -> Report:
+        """The comparison, from the store where it has it: computing it imports torch."""
+        wanted = cache.report_key(prediction_key, reference)
+        found = cache.get_report(self.store, wanted)
+        if found is None:
+            from explorer.metrics import compare
+
+            found = compare(prediction, reference)
+            cache.put_report(self.store, wanted, found)
+        return found
+
     def features_key(
-        self, clip: dict[str, Any], backbone: Backbone, device: str, layer: int | None = None
+        self, clip: dict[str, Any], device: str, layer: int | None = None
     ) -> dict[str, Any]:
         return cache.features_key(
             clip,
-            backbone,
+            self.card,
+            self.hashes,
             layer=self.layer if layer is None else layer,
             sigma=self.sigma,
             seed=self.request.seed,

@@ -6,24 +6,35 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from einops import rearrange
 
 from explorer._typing import Float
 from explorer.backbones._latents import LatentModel, compute_provenance, to_float16
-from explorer.backbones._position import OCTAVES, position_channels
+from explorer.backbones._position import position_channels
 from explorer.backbones._wan_types import Vae
-from explorer.backbones.base import BackboneCard, hash_arrays
+from explorer.backbones.base import BackboneCard, Hashes
+
+
+def latent_patches(
+    noisy: Float[torch.Tensor, "B z S hl wl"], grid: tuple[int, int]
+) -> Float[torch.Tensor, "B S h w C"]:
+    """The latents under each token of the grid, channels in the order latent, row, column."""
+    rows, columns = grid
+    patches: torch.Tensor = rearrange(
+        noisy, "b z s (h p) (w q) -> b s h w (z p q)", h=rows, w=columns
+    )
+    return patches
 
 
 class LatentControl(LatentModel):
     """Noisy VAE latents, one patch of them to a token, beside the position."""
 
-    def __init__(self, card: BackboneCard, vae: Vae, *, encoder_hash: str, trained: bool) -> None:
-        recipe = f"latent patches, position octaves {OCTAVES}, VAE {encoder_hash}"
+    def __init__(self, card: BackboneCard, vae: Vae, *, hashes: Hashes, trained: bool) -> None:
         super().__init__(
             card,
             vae,
-            weights_hash=hash_arrays([], recipe),
-            encoder_hash=encoder_hash,
+            weights_hash=hashes.weights,
+            encoder_hash=hashes.encoder,
             provenance=compute_provenance(vae.device, vae.dtype, trained=trained),
         )
 
@@ -36,14 +47,7 @@ class LatentControl(LatentModel):
         slot_frames: np.ndarray,
         should_stop: Callable[[], bool],
     ) -> dict[int, np.ndarray]:
-        rows, columns = self.card.token_grid
-        patches = (
-            noisy[0]
-            .unflatten(-1, (columns, -1))
-            .unflatten(-3, (rows, -1))  # z S rows p columns q
-            .permute(1, 2, 4, 0, 3, 5)
-            .flatten(3)
-        )
+        patches = latent_patches(noisy, self.card.token_grid)[0]
         position = position_channels(
             slot_frames, self.card.token_grid, max_frames=self.card.max_frames
         )

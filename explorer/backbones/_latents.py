@@ -94,7 +94,7 @@ class LatentModel(Backbone):
         vae: Vae,
         *,
         weights_hash: str,
-        encoder_hash: str,
+        encoder_hash: str | None,
         provenance: dict[str, Any],
     ) -> None:
         super().__init__(card)

@@ -1,10 +1,10 @@
-"""Position channels of the controls: what a probe can know without any model."""
+"""What the controls show a probe without any model: where a token is, and the pixels under it."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from explorer._typing import Float, Int
+from explorer._typing import Float, Int, UInt8
 
 OCTAVES = 6
 CHANNELS = 3 * 2 * OCTAVES
@@ -27,3 +27,15 @@ def position_channels(
     angles = [axis[..., None] * octaves for axis in axes]
     waves = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
     return np.concatenate(waves, axis=-1).astype(np.float32)
+
+
+def pixel_patches(
+    frames: UInt8[np.ndarray, "S H W 3"], grid: tuple[int, int]
+) -> UInt8[np.ndarray, "S h w C"]:
+    """The pixels under each token of the grid, channels in the order row, column, colour."""
+    height, width = grid
+    slots = len(frames)
+    split = frames.reshape(
+        slots, height, frames.shape[1] // height, width, frames.shape[2] // width, 3
+    )
+    return split.transpose(0, 1, 3, 2, 4, 5).reshape(slots, height, width, -1)

@@ -70,7 +70,7 @@ class WanBackbone(LatentModel):
         transformer: Transformer,
         *,
         weights_hash: str,
-        encoder_hash: str,
+        encoder_hash: str | None,
         trained: bool,
     ) -> None:
         dtype = transformer.proj_out.weight.dtype

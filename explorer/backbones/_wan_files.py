@@ -7,40 +7,30 @@ only warns about missing or unexpected ones.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
+from explorer.backbones._files import files_hash, model_files, read_config, transformer_config
 from explorer.backbones._wan_types import Transformer, Vae
-from explorer.backbones.base import hash_files
 from explorer.errors import BackboneError
+
+__all__ = [
+    "DTYPES",
+    "files_hash",
+    "load_transformer",
+    "load_vae",
+    "place_transformer",
+    "transformer_config",
+]
 
 DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-
-
-def model_files(folder: Path) -> list[Path]:
-    """Configuration and weights of one model folder.
-
-    Raises:
-        BackboneError: one of them is missing.
-    """
-    weights = sorted(folder.glob("*.safetensors"))
-    config = folder / "config.json"
-    if not weights or not config.is_file():
-        missing = "*.safetensors" if config.is_file() else "config.json"
-        raise BackboneError(
-            f"the weights are missing: there is no {missing} in {folder}. Reinstall the package, "
-            "restore assets/models from the repository, or set EMERGE3D_ASSETS to the folder that "
-            "holds models/"
-        )
-    return [config, *weights]
 
 
 def load_vae(folder: Path, *, device: str) -> Vae:
@@ -79,25 +69,6 @@ def place_transformer(transformer: Transformer, *, device: str, dtype: str) -> T
     return _place(transformer, device, DTYPES[dtype])
 
 
-def transformer_config(folder: Path) -> dict[str, Any]:
-    """The configuration alone.
-
-    Raises:
-        BackboneError: it is missing or broken.
-    """
-    return _read_config(model_files(folder)[0])
-
-
-def files_hash(*folders: Path) -> str:
-    """sha256 over configurations and weights of model folders."""
-    return hash_files([path for folder in folders for path in model_files(folder)])
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads(path.read_text())
-    return config
-
-
 def _load(model_class: Any, folder: Path) -> Any:
     model, reason = _try_load(model_class, model_files(folder))
     if model is None:
@@ -110,7 +81,7 @@ def _load(model_class: Any, folder: Path) -> Any:
 def _try_load(model_class: Any, files: list[Path]) -> tuple[Any, str]:
     """(model, "") or (None, reason): raised here, the traceback would hold half-loaded weights."""
     try:
-        model = model_class.from_config(_read_config(files[0]))
+        model = model_class.from_config(read_config(files[0]))
         state: dict[str, torch.Tensor] = {}
         for path in files[1:]:
             state.update(load_file(path))

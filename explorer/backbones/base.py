@@ -61,6 +61,19 @@ class BackboneCard:
     note: str
 
 
+@dataclass(frozen=True)
+class Hashes:
+    """What identifies a backbone's output, for the keys of the store.
+
+    Attributes:
+        weights: sha256 over weights and configuration.
+        encoder: sha256 over the VAE; None where there are no latents.
+    """
+
+    weights: str
+    encoder: str | None
+
+
 def slot_map(
     frame_count: int, frame_step: int
 ) -> tuple[Int[np.ndarray, " T"], Int[np.ndarray, " S"]]:
@@ -213,30 +226,38 @@ class Backbone(ABC):
         Raises:
             BackboneError: with what was asked, what is possible, and the nearest choice.
         """
-        card = self.card
-        count = len(clip.frames)
-        if not len(layers):
-            raise BackboneError(f"name at least one layer of {card.id}, 0 to {card.layers - 1}")
-        if count == 0:
-            raise BackboneError(f"{card.id} needs at least one frame; this clip has none")
-        if not 0.0 <= sigma <= 1.0:
-            raise BackboneError(f"sigma {sigma} is outside [0, 1]: it is the fraction of noise")
-        for layer in layers:
-            if not 0 <= layer < card.layers:
-                raise BackboneError(
-                    f"{card.id} has layers 0 to {card.layers - 1}; layer {layer} does not exist"
-                )
-        if count > card.max_frames:
+        check_clip(self.card, clip, layers, sigma)
+
+
+def check_clip(card: BackboneCard, clip: Clip, layers: Sequence[int], sigma: float) -> None:
+    """Refuse what a card says that its model cannot take.
+
+    Raises:
+        BackboneError: with what was asked, what is possible, and the nearest choice.
+    """
+    count = len(clip.frames)
+    if not len(layers):
+        raise BackboneError(f"name at least one layer of {card.id}, 0 to {card.layers - 1}")
+    if count == 0:
+        raise BackboneError(f"{card.id} needs at least one frame; this clip has none")
+    if not 0.0 <= sigma <= 1.0:
+        raise BackboneError(f"sigma {sigma} is outside [0, 1]: it is the fraction of noise")
+    for layer in layers:
+        if not 0 <= layer < card.layers:
             raise BackboneError(
-                f"{card.id} takes at most {card.max_frames} frames; this clip has {count}: "
-                "choose a shorter window or a larger stride"
+                f"{card.id} has layers 0 to {card.layers - 1}; layer {layer} does not exist"
             )
-        if (count - 1) % card.frame_step != 0:
-            below = (count - 1) // card.frame_step * card.frame_step + 1
-            raise BackboneError(
-                f"{card.id} takes 1 + a multiple of {card.frame_step} frames; this clip has "
-                f"{count}: choose {below}"
-            )
+    if count > card.max_frames:
+        raise BackboneError(
+            f"{card.id} takes at most {card.max_frames} frames; this clip has {count}: "
+            "choose a shorter window or a larger stride"
+        )
+    if (count - 1) % card.frame_step != 0:
+        below = (count - 1) // card.frame_step * card.frame_step + 1
+        raise BackboneError(
+            f"{card.id} takes 1 + a multiple of {card.frame_step} frames; this clip has "
+            f"{count}: choose {below}"
+        )
 
 
 def resize_frames(

@@ -5,16 +5,18 @@ If a probe does as well on these as on a video model, the probe did the work its
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from explorer._typing import Float
-from explorer.backbones import _position, toy_wan
+from explorer.backbones import _files, _position, toy_wan
 from explorer.backbones.base import (
     Backbone,
     BackboneCard,
+    Hashes,
     hash_arrays,
     never,
     resize_frames,
@@ -30,7 +32,38 @@ if TYPE_CHECKING:
     from explorer.features import Features
 
 RANDOM_SEED = 0
+UNTRAINED_RECIPE = 1  # raise it when `_untrained` gives other weights for the same configuration
 PATCH = HEIGHT // toy_wan.TOKEN_GRID[0]
+
+
+def random_hashes() -> Hashes:
+    """The random weights follow from seed, recipe and configuration, so these stand for them.
+
+    Raises:
+        BackboneError: a file is missing.
+    """
+    encoder = toy_wan.encoder_hash()
+    config = _files.transformer_config(toy_wan.model_folder() / "transformer")
+    text = json.dumps(config, sort_keys=True)
+    recipe = f"untrained {UNTRAINED_RECIPE}, seed {RANDOM_SEED}, {text}, VAE {encoder}"
+    return Hashes(hash_arrays([], recipe), encoder)
+
+
+def latent_hashes() -> Hashes:
+    """The VAE's files, and what is laid beside its latents.
+
+    Raises:
+        BackboneError: a file is missing.
+    """
+    encoder = toy_wan.encoder_hash()
+    recipe = f"latent patches, position octaves {_position.OCTAVES}, VAE {encoder}"
+    return Hashes(hash_arrays([], recipe), encoder)
+
+
+def rgb_hashes() -> Hashes:
+    """There are no weights: the recipe alone."""
+    recipe = f"rgb patches {PATCH}, position octaves {_position.OCTAVES}"
+    return Hashes(hash_arrays([], recipe), None)
 
 
 @register(
@@ -50,7 +83,8 @@ PATCH = HEIGHT // toy_wan.TOKEN_GRID[0]
         parameters=toy_wan.VAE_PARAMETERS + toy_wan.TRANSFORMER_PARAMETERS,
         memory_bytes=700 * 2**20,
         note="The transformer of toy-wan without training: what its shape alone gives a probe.",
-    )
+    ),
+    hashes=random_hashes,
 )
 def load_random(card: BackboneCard, device: str, dtype: str) -> Backbone:
     """The transformer regenerated from `RANDOM_SEED`, on the VAE of toy-wan."""
@@ -59,14 +93,13 @@ def load_random(card: BackboneCard, device: str, dtype: str) -> Backbone:
     folder = toy_wan.model_folder()
     config = _wan_files.transformer_config(folder / "transformer")
     transformer = _untrained.untrained_transformer(config, seed=RANDOM_SEED)
-    encoder_hash = _wan_files.files_hash(folder / "vae")
-    state = [(name, value.numpy()) for name, value in sorted(transformer.state_dict().items())]
+    found = random_hashes()
     return _wan.WanBackbone(
         card,
         _wan_files.load_vae(folder / "vae", device=device),
         _wan_files.place_transformer(transformer, device=device, dtype=dtype),
-        weights_hash=hash_arrays(state, encoder_hash),
-        encoder_hash=encoder_hash,
+        weights_hash=found.weights,
+        encoder_hash=found.encoder,
         trained=False,
     )
 
@@ -88,7 +121,8 @@ def load_random(card: BackboneCard, device: str, dtype: str) -> Backbone:
         parameters=toy_wan.VAE_PARAMETERS,
         memory_bytes=600 * 2**20,
         note="What the transformer of toy-wan is given: its gain over this is the transformer's.",
-    )
+    ),
+    hashes=latent_hashes,
 )
 def load_latent(card: BackboneCard, device: str, dtype: str) -> Backbone:
     """The VAE of toy-wan; dtype is without effect, as the VAE always runs in float32."""
@@ -98,7 +132,7 @@ def load_latent(card: BackboneCard, device: str, dtype: str) -> Backbone:
     return _latent_control.LatentControl(
         card,
         _wan_files.load_vae(folder, device=device),
-        encoder_hash=_wan_files.files_hash(folder),
+        hashes=latent_hashes(),
         trained=toy_wan.is_trained(),
     )
 
@@ -108,7 +142,7 @@ class RgbBackbone(Backbone):
 
     @property
     def weights_hash(self) -> str:
-        return hash_arrays([], f"rgb patches {PATCH}, position octaves {_position.OCTAVES}")
+        return rgb_hashes().weights
 
     def timestep(self, sigma: float) -> tuple[float, int]:
         level = FlowSchedule(FLOW_SHIFT).at_sigma(0.0)
@@ -130,12 +164,7 @@ class RgbBackbone(Backbone):
         card = self.card
         slot_frames = slot_map(len(clip.frames), card.frame_step)[1]
         frames = resize_frames(clip.frames[slot_frames], card.input_size)
-        height, width = card.token_grid
-        slots = len(slot_frames)
-        patches = (frames.astype(np.float32) / 127.5 - 1.0).reshape(
-            slots, height, frames.shape[1] // height, width, frames.shape[2] // width, 3
-        )
-        patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(slots, height, width, -1)
+        patches = _position.pixel_patches(frames, card.token_grid).astype(np.float32) / 127.5 - 1.0
         position = _position.position_channels(
             slot_frames, card.token_grid, max_frames=card.max_frames
         )
@@ -161,7 +190,8 @@ class RgbBackbone(Backbone):
         parameters=0,
         memory_bytes=50 * 2**20,
         note="No model at all: what a probe learns from pixels and where they are.",
-    )
+    ),
+    hashes=rgb_hashes,
 )
 def load_rgb(card: BackboneCard, device: str, dtype: str) -> Backbone:
     """Nothing to load; device and dtype are without effect."""

@@ -1,20 +1,23 @@
 """The list of backbones. A backbone is one file with a card and a decorated loader.
 
-    @register(BackboneCard(id="my-model", ...))
+    @register(BackboneCard(id="my-model", ...), hashes=my_hashes)
     def load(card: BackboneCard, device: str, dtype: str) -> Backbone: ...
 
 Cards are readable without importing torch; the loader imports what it needs when it is called.
+`my_hashes()` reads the files alone, so that what the store already has is found without loading.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 import threading
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from typing import TYPE_CHECKING
 
-from explorer.backbones.base import Backbone, BackboneCard, never
+from explorer.backbones.base import Backbone, BackboneCard, Hashes, never
 from explorer.errors import BackboneError
 
 if TYPE_CHECKING:
@@ -24,17 +27,31 @@ if TYPE_CHECKING:
 Loader = Callable[[BackboneCard, str, str], Backbone]
 
 _loaders: dict[str, tuple[BackboneCard, Loader]] = {}
+_hashes: dict[str, Callable[[], Hashes]] = {}
 _loaded: dict[tuple[str, str, str], Backbone] = {}
 _loading = threading.Lock()
 
 
-def register(card: BackboneCard) -> Callable[[Loader], Loader]:
-    """Put a backbone into the list under its card's id."""
+def register(
+    card: BackboneCard, *, hashes: Callable[[], Hashes] | None = None
+) -> Callable[[Loader], Loader]:
+    """Put a backbone into the list under its card's id.
+
+    Args:
+        card: facts about it.
+        hashes: what the loaded model's `weights_hash` and `encoder_hash` will be, found without
+            torch; None loads the model to know them.
+
+    Raises:
+        ValueError: there is one of this id.
+    """
 
     def decorate(loader: Loader) -> Loader:
         if card.id in _loaders:
             raise ValueError(f"two backbones are called {card.id}")
         _loaders[card.id] = (card, loader)
+        if hashes is not None:
+            _hashes[card.id] = hashes
         return loader
 
     return decorate
@@ -71,9 +88,35 @@ def resolve_device(device: str) -> str:
     """The device meant by "auto", "cuda" where there is one, else "cpu"; others stay."""
     if device != "auto":
         return device
+    if _surely_no_cuda():
+        return "cpu"
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@functools.cache
+def _surely_no_cuda() -> bool:
+    """Whether torch need not be asked: a build without CUDA says so in its version."""
+    try:
+        return metadata.version("torch").endswith("+cpu")
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def hashes(backbone: str) -> Hashes:
+    """The hashes of a backbone, without loading it where it has a light way to tell.
+
+    Raises:
+        BackboneError: unknown id, or the weights are missing.
+    """
+    card(backbone)
+    with _loading:
+        loaded = next((model for key, model in _loaded.items() if key[0] == backbone), None)
+    if loaded is None and backbone in _hashes:
+        return _hashes[backbone]()
+    model = loaded or load(backbone)
+    return Hashes(model.weights_hash, model.encoder_hash)
 
 
 def load(backbone: str, *, device: str = "auto", dtype: str = "float32") -> Backbone:

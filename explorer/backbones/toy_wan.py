@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from explorer.assets import assets_root
-from explorer.backbones.base import Backbone, BackboneCard
+from explorer.backbones import _files
+from explorer.backbones.base import Backbone, BackboneCard, Hashes
 from explorer.backbones.registry import register
 from explorer.errors import EmergeError
 from explorer.toy.config import FRAMES, HEIGHT, TRANSFORMER_CONFIG, WIDTH
@@ -41,6 +42,25 @@ def is_trained() -> bool:
     return bool(model_card().get("trained", False))
 
 
+def encoder_hash() -> str:
+    """sha256 over the VAE's files.
+
+    Raises:
+        BackboneError: a file is missing.
+    """
+    return _files.files_hash(model_folder() / "vae")
+
+
+def hashes() -> Hashes:
+    """sha256 over the files of VAE and transformer, and over the VAE's alone.
+
+    Raises:
+        BackboneError: a file is missing.
+    """
+    folder = model_folder()
+    return Hashes(_files.files_hash(folder / "vae", folder / "transformer"), encoder_hash())
+
+
 UNTRAINED = "" if is_trained() else " (untrained weights)"
 
 
@@ -61,18 +81,19 @@ UNTRAINED = "" if is_trained() else " (untrained weights)"
         parameters=VAE_PARAMETERS + TRANSFORMER_PARAMETERS,
         memory_bytes=700 * 2**20,
         note="Stands for the video generators: trained on rendered pixels only, never on 3D.",
-    )
+    ),
+    hashes=hashes,
 )
 def load(card: BackboneCard, device: str, dtype: str) -> Backbone:
     """The weights of the shipped model folder, float16 there, in `dtype` here."""
     from explorer.backbones import _wan, _wan_files
 
-    folder = model_folder()
+    folder, found = model_folder(), hashes()
     return _wan.WanBackbone(
         card,
         _wan_files.load_vae(folder / "vae", device=device),
         _wan_files.load_transformer(folder / "transformer", device=device, dtype=dtype),
-        weights_hash=_wan_files.files_hash(folder / "vae", folder / "transformer"),
-        encoder_hash=_wan_files.files_hash(folder / "vae"),
+        weights_hash=found.weights,
+        encoder_hash=found.encoder,
         trained=is_trained(),
     )

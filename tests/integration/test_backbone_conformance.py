@@ -86,6 +86,15 @@ def test_the_card_describes_the_features(full: Backbone) -> None:
     assert card.note
 
 
+def test_the_hashes_of_the_files_are_those_of_the_loaded_model(
+    full: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_loaded", {})
+    found = registry.hashes(full.card.id)
+    assert (found.weights, found.encoder) == (full.weights_hash, full.encoder_hash)
+    assert registry._loaded == {}, "the hashes must be known without loading the model"
+
+
 def test_the_card_counts_the_weights(full: Backbone) -> None:
     models = [getattr(full, part) for part in ("vae", "transformer") if hasattr(full, part)]
     counted = sum(weights.numel() for model in models for weights in model.parameters())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from explorer.backbones import registry
+from explorer.backbones.base import Hashes
 from explorer.errors import BackboneError, Cancelled, ClipError, EmergeError, ReferenceError3D
 from explorer.look import (
     Compared,
@@ -93,6 +96,41 @@ def test_a_second_look_at_a_cached_cell_calls_no_backbone_and_says_the_same(tiny
     assert again[-1].summary["cached"] == {"latents": True, "features": True, "prediction": True}
     for name in ("point_error", "depth_error", "auc30", "alignment", "pck", "per_frame"):
         assert again[-1].summary[name] == first[name]
+
+
+def test_a_stored_comparison_equals_the_computed_one(tiny: Any) -> None:
+    first, second = (
+        next(s.report for s in stages(tiny) if isinstance(s, Compared)) for _ in range(2)
+    )
+    assert first is not second
+    assert vars(first).keys() == vars(second).keys()
+    for name in ("point_error", "depth_error", "auc5", "auc30", "depth_scale", "provenance"):
+        assert getattr(first, name) == getattr(second, name), name
+    assert first.per_frame == second.per_frame
+    for name in ("point_error_map", "depth_error_map"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+    for name in ("scale", "rotation", "translation"):
+        np.testing.assert_array_equal(
+            getattr(first.alignment, name), getattr(second.alignment, name)
+        )
+
+
+def test_a_look_at_a_cached_cell_needs_no_model_and_no_torch(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = summary(tiny)
+
+    def refuse(*arguments: object, **named: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(registry, "load", refuse)
+    monkeypatch.setitem(registry._hashes, "tiny", lambda: Hashes("tiny-1", "tiny-encoder-1"))
+    monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails from here on
+    found = summary(tiny)
+    assert found["cached"] == {"latents": True, "features": True, "prediction": True}
+    assert found["point_error"] == expected["point_error"]
+    assert found["per_frame"] == expected["per_frame"]
 
 
 def test_another_sigma_reuses_the_latents_but_not_the_features(tiny: Any) -> None:

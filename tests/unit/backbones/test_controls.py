@@ -10,6 +10,7 @@ from explorer.backbones import _latents, registry
 from explorer.backbones._latent_control import LatentControl
 from explorer.backbones._position import CHANNELS, OCTAVES, position_channels
 from explorer.backbones._wan import WanBackbone
+from explorer.backbones.base import Hashes
 from explorer.backbones.controls import RgbBackbone
 from explorer.clip import Clip
 
@@ -60,7 +61,7 @@ def test_rgb_ignores_sigma_and_reports_zero(rgb: RgbBackbone, make_clip: MakeCli
 def test_latent_tokens_are_2x2_noisy_latents_and_the_position(
     tiny: WanBackbone, make_clip: MakeClip
 ) -> None:
-    control = LatentControl(tiny.card, tiny.vae, encoder_hash="x", trained=False)
+    control = LatentControl(tiny.card, tiny.vae, hashes=Hashes("w", "x"), trained=False)
     clip = make_clip(5)
     features = control.extract(clip, layers=[0], sigma=0.3, seed=2)[0]
     latents = tiny.encode(clip)

@@ -79,3 +79,55 @@ def test_missing_assets_are_answered_with_the_way_out(
     card, loader = registry._loaders["toy-wan"]
     with pytest.raises(BackboneError, match=r"weights are missing.*EMERGE3D_ASSETS"):
         loader(card, "cpu", "float32")
+
+
+def test_hashes_are_known_without_torch() -> None:
+    code = (
+        "import sys; from explorer.backbones import registry; "
+        "found = {card.id: registry.hashes(card.id) for card in registry.cards()}; "
+        "print(all(len(each.weights) == 64 for each in found.values())); "
+        "print(sorted({'torch', 'diffusers', 'cv2'} & set(sys.modules)))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    ).stdout.splitlines()
+    assert output == ["True", "[]"]
+
+
+def test_a_backbone_without_light_hashes_is_loaded_to_know_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "_hashes", {})
+    monkeypatch.setattr(registry, "_loaded", {})
+    assert registry.hashes("rgb").weights == registry.load("rgb", device="cpu").weights_hash
+    assert [key[0] for key in registry._loaded] == ["rgb"]
+
+
+def test_a_loaded_model_answers_for_its_own_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = registry.load("rgb", device="cpu")
+    monkeypatch.setitem(registry._loaded, ("toy-wan", "cpu", "float32"), model)
+    monkeypatch.setenv("EMERGE3D_ASSETS", str(tmp_path))  # files may have changed since the load
+    assert registry.hashes("toy-wan").weights == model.weights_hash
+
+
+@pytest.mark.parametrize("name", ["toy-wan", "random", "latent"])
+def test_light_hashes_follow_the_files(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import shutil
+
+    from explorer.backbones import toy_wan
+
+    source = toy_wan.model_folder()
+    shutil.copytree(source, tmp_path / "models" / "toy-wan")
+    monkeypatch.setattr(registry, "_loaded", {})
+    before = registry.hashes(name)
+    monkeypatch.setenv("EMERGE3D_ASSETS", str(tmp_path))
+    assert registry.hashes(name) == before
+    with (tmp_path / "models/toy-wan/vae/config.json").open("a") as file:
+        file.write("\n")
+    after = registry.hashes(name)
+    assert after.weights != before.weights
+    assert after.encoder != before.encoder
