@@ -9,16 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from explorer import references
 from explorer.backbones import registry
 from explorer.clip import load_clip
 from explorer.correspondence import correspondence_summary
 from explorer.data.geometry import load_geometry
+from explorer.data.world.render import render
 from explorer.data.world.scene import sample_scenes
 from explorer.data.world.splits import split_seeds
-from explorer.data.world.tracing import intersect, rays, scene_tensors
 from explorer.metrics import compare
 from explorer.probe.checkpoint import list_probes, load_probe
 from explorer.probe.predict import predict
@@ -55,14 +54,12 @@ def test_the_geometry_of_a_shipped_clip_is_that_of_its_seed(name):
     assert bool(scenes.room[0]) == (geometry.attributes["place"] == "room")
     np.testing.assert_allclose(geometry.cameras.cam_from_world, scenes.cam_from_world[0], atol=1e-5)
     frames = [0, FRAMES - 1]
-    pose = torch.from_numpy(scenes.cam_from_world[:, frames])
-    intrinsics = torch.from_numpy(scenes.intrinsics(HEIGHT, WIDTH))
-    depth, surface = intersect(scene_tensors(scenes, "cpu"), *rays(pose, intrinsics, HEIGHT, WIDTH))
-    same = surface.numpy().reshape(2, HEIGHT, WIDTH) == geometry.surface[frames]
+    again = render(scenes, height=HEIGHT, width=WIDTH, frames=frames, images=False)
+    same = again.surface.numpy()[0] == geometry.surface[frames]
     assert same.mean() > 0.999
     known = same & (geometry.depth[frames] > 0)
     np.testing.assert_allclose(
-        geometry.depth[frames][known], depth.numpy().reshape(2, HEIGHT, WIDTH)[known], rtol=2e-4
+        geometry.depth[frames][known], again.depth.numpy()[0][known], rtol=2e-4
     )
 
 
