@@ -73,8 +73,8 @@ def test_a_click_on_a_cell_of_the_map_runs_that_cell(ada: Visitor) -> None:
     box = plot.bounding_box()
     assert box is not None
     # The lower left cell: the smallest layer and sigma, which no page starts with.
-    ada.page.mouse.click(box["x"] + 0.05 * box["width"], box["y"] + 0.92 * box["height"])
-    ada.page.wait_for_selector("#status :is(.status.waiting, .status.running)")
+    with ada.starting():
+        ada.page.mouse.click(box["x"] + 0.05 * box["width"], box["y"] + 0.92 * box["height"])
     assert ada.ended() == "done", ada.status
     assert ada.chosen("layer") < layer
     assert ada.chosen("sigma") < sigma
@@ -103,11 +103,10 @@ def test_the_recording_and_the_summary_can_be_downloaded(ada: Visitor, tmp_path:
 
 
 def test_stop_ends_a_run_and_the_page_runs_again(ada: Visitor) -> None:
+    ada.pick_clip(2)
     ada.choose("sigma", 0.77)
     ada.choose("layer", 4)
-    ada.start()
-    ada.page.click("#stop")
-    assert ada.ended() == "stopped"
+    assert ada.start_and_stop() == "stopped"
     assert ada.run() == "done"
 
 
@@ -129,13 +128,13 @@ def test_two_people_run_at_once_and_one_stop_leaves_the_other_alone(
 ) -> None:
     assert bob.status == "Pick a clip, then Run."
     assert bob.tiles().count() == 0
+    bob.pick_clip(3)
+    hers = ada.page.locator("#preview b").inner_text()
+    assert bob.page.locator("#preview b").inner_text() != hers
     ada.choose("layer", 9)
     ada.choose("sigma", 0.63)
     ada.start()
-    bob.start()
-    bob.page.click("#stop")
-    assert bob.ended() == "stopped"
-    assert bob.tiles().count() == 0
+    assert bob.start_and_stop() == "stopped"
     assert ada.ended() == "done", ada.status
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,9 @@ from playwright.sync_api import ConsoleMessage, Locator, Page, expect
 expect.set_options(timeout=60_000)
 
 ENDED = ".status.done, .status.failed, .status.stopped"
+# A status line that the page draws anew has lost this mark: a run can be over before this process
+# looks at the page again.
+MARK_OLD = "() => document.querySelector('#status .status').setAttribute('data-old', '')"
 
 
 class Visitor:
@@ -47,19 +52,53 @@ class Visitor:
 
     def ended(self) -> str:
         """Wait for the end of the run; "done", "failed" or "stopped"."""
-        self.page.wait_for_selector(f"#status :is({ENDED})")
+        self.page.wait_for_selector(f"#status :is({ENDED}):not([data-old])")
         kinds = self.page.locator("#status .status").get_attribute("class") or ""
         return kinds.split()[-1]
 
     def start(self) -> None:
         """Press Run and wait until the page says that it has begun."""
-        self.page.click("#run")
-        self.page.wait_for_selector("#status :is(.status.waiting, .status.running)")
+        with self.starting():
+            self.page.click("#run")
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Do something that starts a run, and wait until the page says that it has begun."""
+        self.page.evaluate(MARK_OLD)
+        yield
+        self.page.wait_for_selector("#status .status:not([data-old])")
 
     def run(self) -> str:
         """Press Run and wait for the end."""
         self.start()
         return self.ended()
+
+    def start_and_stop(self) -> str:
+        """Press Run, and Stop as soon as it can be pressed; how the run ended.
+
+        Inside the page, because drawing in software can hold this process off for longer than a
+        run of the small model takes.
+        """
+        self.page.evaluate(MARK_OLD)
+        self.page.evaluate(
+            """() => new Promise(done => {
+              const stop = document.querySelector('#stop');
+              const timer = setInterval(() => {
+                if (stop.disabled) return;
+                clearInterval(timer);
+                stop.click();
+                done();
+              }, 5);
+              document.querySelector('#run').click();
+            })"""
+        )
+        return self.ended()
+
+    def pick_clip(self, position: int) -> None:
+        """Click a thumbnail and wait until the page shows that clip."""
+        before = self.page.locator("#preview b").inner_text()
+        self.page.locator("#gallery .thumbnail-item").nth(position).click()
+        expect(self.page.locator("#preview b")).not_to_have_text(before)
 
     def choose(self, name: str, value: float) -> None:
         """Type a number into the box of a slider ("layer", "sigma", "start", ...)."""
