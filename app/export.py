@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from pathlib import Path
 
 from app.state import Look
 from explorer.errors import EmergeError
 from explorer.recording import Recording
+
+KEPT = 8
+"""Exports that stay on disk before Gradio's own copy is all that is left."""
 
 
 def stem(look: Look) -> str:
@@ -52,5 +56,9 @@ def summary(look: Look, folder: Path) -> Path:
 
 
 def _new(folder: Path) -> Path:
+    """A new folder with an unguessable name; Gradio serves a copy, so old ones can go."""
     folder.mkdir(parents=True, exist_ok=True)
+    made = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
+    for old in made[: max(0, len(made) - KEPT + 1)]:
+        shutil.rmtree(old, ignore_errors=True)
     return Path(tempfile.mkdtemp(dir=folder))

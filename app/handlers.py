@@ -47,7 +47,7 @@ class Handlers:
     Args:
         store: cache of latents, features and reconstructions.
         warm: the background loading.
-        downloads: folder for files made for download; cleaned by Gradio's `delete_cache`.
+        downloads: folder for files made for download; the newest few stay there.
         at_once: runs that compute at the same time.
     """
 
@@ -90,8 +90,9 @@ class Handlers:
         with self._lock:
             session = self._open.pop(str(request.session_hash), None)
         if session is not None:
-            session.stop()
+            stopped = session.stop()
             self.looks.drop(session.look_id)
+            log.info("a page was closed%s", " during its run" if stopped else "")
 
     def pictures(self, session: Session) -> Any:
         """The gallery with the session's clip marked."""
@@ -209,6 +210,9 @@ class Handlers:
         try:
             if session.source is None:
                 raise EmergeError("No video is chosen: pick a clip or upload one.")
+            if not session.source.path.is_file():
+                name = session.source.name
+                raise EmergeError(f"{name} is no longer on the server: upload or pick it again.")
             request = LookRequest(
                 path=session.source.path,
                 backbone=backbone,
@@ -246,25 +250,29 @@ class Handlers:
         recording = Recording(export.stem(found))
         stages = look(request, store=self.store, should_stop=run.stop.is_set)
         yield {"status": steps.html()}
-        for stage in stages:
-            if run.stop.is_set():
-                raise Cancelled("stopped")
-            _remember(found, stage)
-            steps.add(stage)
-            recording.on_stage(stage)
-            update: Update = {"status": steps.html()}
-            if data := recording.read():
-                update["viewer"] = data
-            if isinstance(stage, FeaturesReady):
-                self._adopt(session, found)
-                update["film"] = film.show(found, session.pick)
-            elif isinstance(stage, Referenced) and session.pick is not None:
-                update["film"] = film.show(found, session.pick)
-            elif isinstance(stage, Finished):
-                update["metrics"] = metrics_panel.show(found)
-                update["log"] = found.summary
-                update["link"] = _link(found, session.source)
-            yield update
+        try:
+            for stage in stages:
+                if run.stop.is_set():
+                    raise Cancelled("stopped")
+                _remember(found, stage)
+                steps.add(stage)
+                recording.on_stage(stage)
+                update: Update = {"status": steps.html()}
+                if data := recording.read():
+                    update["viewer"] = data
+                if isinstance(stage, FeaturesReady):
+                    self._adopt(session, found)
+                    update["film"] = film.show(found, session.pick)
+                elif isinstance(stage, Referenced) and session.pick is not None:
+                    update["film"] = film.show(found, session.pick)
+                elif isinstance(stage, Finished):
+                    update["metrics"] = metrics_panel.show(found)
+                    update["log"] = found.summary
+                    update["link"] = _link(found, session.source)
+                yield update
+        finally:
+            recording.read()  # what nobody will fetch would be complained about
+            recording.discard()
 
     def _adopt(self, session: Session, found: Look) -> None:
         """Make a look the session's; a picked pixel stays while the clip stays."""

@@ -92,7 +92,6 @@ def create(
         enable_monitoring=False,
         footer_links=[],
         ssr_mode=False,
-        allowed_paths=[str(downloads)],
     )
     return mounted
 

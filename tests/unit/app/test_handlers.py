@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app import export, map_panel, metrics_panel
 from app import handlers as module
-from app import map_panel, metrics_panel
 from app.handlers import NOT_KEPT, UNEXPECTED, Handlers
 from app.state import Look, Pick, Session, Source
 from app.warmup import WarmUp
@@ -52,6 +52,7 @@ def page(tmp_path: Path) -> Handlers:
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
     info = VideoInfo(5, 24.0, 0.2, (18, 32))
+    (tmp_path / "clip.mp4").write_bytes(b"only its existence matters here")
     return Session(Source(tmp_path / "clip.mp4", "clip", info, shipped=True))
 
 
@@ -199,6 +200,24 @@ def test_what_one_page_looked_at_cannot_be_exported_by_another(
 
 def test_without_a_video_a_run_says_what_to_do(page: Handlers) -> None:
     assert "pick a clip" in list(run(page, Session()))[-1]["status"]
+
+
+def test_an_upload_that_was_cleaned_away_is_asked_for_again(
+    page: Handlers, session: Session
+) -> None:
+    assert session.source is not None
+    session.source.path.unlink()
+    said = list(run(page, session))[-1]["status"]
+    assert "upload or pick it again" in said
+    assert str(session.source.path.parent) not in said
+
+
+def test_old_exports_are_removed(page: Handlers, session: Session, looks: Any) -> None:
+    looks(lambda request, **kwargs: stages(clip()))
+    list(run(page, session))
+    paths = [Path(page.export_summary(session)) for _ in range(export.KEPT + 2)]
+    assert paths[-1].is_file()
+    assert len(list(page.downloads.iterdir())) == export.KEPT
 
 
 def card(metrics: dict[str, Any], *, trained: bool = True) -> ProbeCard:
