@@ -166,11 +166,12 @@ def camera_loss(
         Scalars "camera" (the weighted sum), "translation", "rotation", "fov".
     """
     passes = len(predicted)
-    decay = target.new_tensor([gamma ** (passes - 1 - i) / passes for i in range(passes)])
+    # Weights as plain numbers: a tensor made here would break the capture of a CUDA graph.
+    decay = [gamma ** (passes - 1 - i) / passes for i in range(passes)]
     stacked = torch.stack(list(predicted))
     huber = F.huber_loss(stacked, target.expand_as(stacked), reduction="none").clamp(max=CLAMP)
     parts = {
-        name: (huber[..., part].mean((1, 2, 3)) * decay).sum()
+        name: torch.stack([huber[i, ..., part].mean() * decay[i] for i in range(passes)]).sum()
         for name, part in (
             ("translation", slice(0, 3)),
             ("rotation", slice(3, 7)),

@@ -45,5 +45,7 @@ def reconstruct(name: str, clip: Clip) -> Reconstruction | None:
     """
     _discover()
     if name not in _references:
-        raise ReferenceError3D(f"there is no reference {name!r}; there are: {', '.join(_references)}")
+        raise ReferenceError3D(
+            f"there is no reference {name!r}; there are: {', '.join(_references)}"
+        )
     return _references[name][1](clip)

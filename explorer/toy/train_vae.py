@@ -11,7 +11,6 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor
 from explorer.data.world.splits import split_seeds
 from explorer.toy import parallel
 from explorer.toy.config import FRAMES, HEIGHT, SMALL_HEIGHT, SMALL_WIDTH, VAE_CONFIG, WIDTH
-from explorer.toy.fuse import GraphedStep, fuse_norms
+from explorer.toy.fuse import fuse_norms, graphed
 from explorer.toy.pool import Renderer, image_pool
 from explorer.toy.schedule import Clock
 from explorer.toy.shards import Average, load_shards, save_shards
@@ -158,17 +157,16 @@ def main() -> None:
         gradient = (edges(decoded.float()) - edges(clip)).abs().mean()
         return torch.stack([l1 + gradient + KL_WEIGHT * kl, l1, gradient, kl])
 
-    def eager(clip: Tensor) -> Tensor:
-        optimizer.zero_grad(set_to_none=True)
+    def train_on(clip: Tensor) -> Tensor:
         losses = losses_of(clip)
         losses[0].backward()
         return losses.detach()
 
-    step: Callable[[Tensor], Tensor] = eager
-    if arguments.graph and on_gpu:
-        example = crops([large, small], arguments.batch, generator)
+    example = crops([large, small], arguments.batch, generator)
+    if on_gpu:
         example = example.contiguous(memory_format=torch.channels_last_3d)
-        step = GraphedStep(losses_of, example, list(vae.parameters()))
+    parameters = list(vae.parameters())
+    step = graphed(train_on, [example], parameters, enabled=arguments.graph and on_gpu)
     while True:
         for group in optimizer.param_groups:
             group["lr"] = clock.rate()

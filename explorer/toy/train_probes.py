@@ -1,0 +1,390 @@
+r"""Train the probe grid of the toy models: every cell on the same clips for the same steps.
+
+    torchrun --nproc_per_node=2 -m explorer.toy.train_probes --vae runs/vae \
+        --transformer runs/transformer --out runs/probes
+
+Features are extracted on the fly from a pool of latents with fresh noise at every step; the cells
+are divided among the processes. Losses: `explorer.probe.losses`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import WanTransformer3DModel
+from torch import Tensor, nn
+
+from explorer.backbones._latent_control import latent_patches
+from explorer.backbones._position import position_channels
+from explorer.backbones._untrained import untrained_transformer
+from explorer.backbones._wan import block_outputs
+from explorer.backbones.base import slot_map
+from explorer.data.world.splits import split_seeds
+from explorer.probe.losses import Targets, normalize_targets, probe_loss
+from explorer.probe.model import Probe, ProbeConfig
+from explorer.toy import parallel
+from explorer.toy.config import FRAMES, HEIGHT, TRANSFORMER_CONFIG, WIDTH
+from explorer.toy.fuse import graphed
+from explorer.toy.latents import encode, load_vae
+from explorer.toy.pool import Renderer
+from explorer.toy.schedule import Clock
+from explorer.toy.shards import load_shards, save_shards
+
+GRID = (18, 32)
+MAPS = (72, 128)
+RANDOM_SEED = 0
+METRICS = ("total", "points", "depth", "camera")
+SLOT_FRAMES = slot_map(FRAMES, 4)[1]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place to probe."""
+
+    backbone: str
+    layer: int
+    sigma: float
+
+    @property
+    def name(self) -> str:
+        """Key of the cell in a checkpoint."""
+        return f"{self.backbone}:{self.layer}:{self.sigma}"
+
+
+def first_grid() -> list[Cell]:
+    """toy-wan at four layers and three noise levels, and the controls."""
+    sigmas = (0.1, 0.3, 0.5)
+    cells = [Cell("toy-wan", layer, sigma) for sigma in sigmas for layer in (1, 3, 5, 7)]
+    cells += [Cell("random", 5, sigma) for sigma in sigmas]
+    return [*cells, Cell("latent", 0, 0.1), Cell("rgb", 0, 0.0)]
+
+
+def parse_cell(text: str) -> Cell:
+    """A cell written as backbone:layer:sigma."""
+    backbone, layer, sigma = text.split(":")
+    return Cell(backbone, int(layer), float(sigma))
+
+
+@dataclass(frozen=True)
+class Pool:
+    """N clips with exact geometry, on one device.
+
+    Attributes:
+        latents: (N, 8, S, h, w) bfloat16.
+        frames: (N, S, H, W, 3) uint8 pictures of the slots' frames.
+        depth: (N, S, 72, 128) z-depth, 0 in the sky; cam_from_world: (N, S, 3, 4).
+        intrinsics: (N, 3, 3) in pixels of the maps.
+    """
+
+    latents: Tensor
+    frames: Tensor
+    depth: Tensor
+    cam_from_world: Tensor
+    intrinsics: Tensor
+
+    def targets(self, index: Tensor) -> Targets:
+        """What a probe should say about some clips."""
+        depth = self.depth[index]
+        intrinsics = self.intrinsics[index][:, None].expand(-1, depth.shape[1], -1, -1)
+        return normalize_targets(depth, self.cam_from_world[index], intrinsics, depth > 0)
+
+
+@torch.no_grad()
+def make_pool(renderer: Renderer, vae: Any, seeds: list[int], *, batch: int, on_gpu: bool) -> Pool:
+    """Render and encode clips; geometry is traced at the maps' own pixel centres."""
+    slots = SLOT_FRAMES.tolist()
+    parts: dict[str, list[Tensor]] = {"latents": [], "frames": []}
+    for rendered in renderer.batches(seeds, batch=batch, height=HEIGHT, width=WIDTH):
+        with torch.autocast("cuda" if on_gpu else "cpu", dtype=torch.bfloat16, enabled=on_gpu):
+            parts["latents"].append(encode(vae, rendered.images).to(torch.bfloat16))
+        parts["frames"].append(rendered.images[:, slots].clone())
+    geometry: dict[str, list[Tensor]] = {"depth": [], "cam_from_world": [], "intrinsics": []}
+    for rendered in renderer.batches(
+        seeds, batch=batch, height=MAPS[0], width=MAPS[1], frames=slots, images=False
+    ):
+        for name, values in geometry.items():
+            values.append(getattr(rendered, name).clone())
+    return Pool(**{name: torch.cat(values) for name, values in (parts | geometry).items()})
+
+
+class Sources:
+    """Features of all cells of a process for a batch of clips."""
+
+    def __init__(self, cells: list[Cell], models: dict[str, Any], device: str) -> None:
+        self._cells, self._models, self._device = cells, models, device
+        channels = torch.from_numpy(position_channels(SLOT_FRAMES, GRID, max_frames=FRAMES))
+        self._position = channels.to(device)
+        self.noisy_sigmas = sorted({cell.sigma for cell in cells if cell.backbone != "rgb"})
+
+    def wide(self, backbone: str) -> int:
+        """Channels of a backbone's features."""
+        extra = self._position.shape[-1]
+        if backbone == "rgb":
+            return 3 * (HEIGHT // GRID[0]) * (WIDTH // GRID[1]) + extra
+        if backbone == "latent":
+            return 4 * int(TRANSFORMER_CONFIG["in_channels"]) + extra
+        return int(TRANSFORMER_CONFIG["num_attention_heads"]) * int(
+            TRANSFORMER_CONFIG["attention_head_dim"]
+        )
+
+    @torch.no_grad()
+    def __call__(self, latents: Tensor, frames: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """(B, S, 18, 32, C) features of each cell, by its name."""
+        found: dict[str, Tensor] = {}
+        on_gpu = self._device.startswith("cuda")
+        for sigma in self.noisy_sigmas:
+            noisy = (1 - sigma) * latents + sigma * noise
+            for backbone in ("toy-wan", "random"):
+                layers = [
+                    c.layer for c in self._cells if (c.backbone, c.sigma) == (backbone, sigma)
+                ]
+                if not layers:
+                    continue
+                with torch.autocast(
+                    self._device.split(":")[0],
+                    dtype=torch.bfloat16,
+                    enabled=on_gpu,
+                    cache_enabled=False,
+                ):
+                    outputs = block_outputs(
+                        self._models[backbone],
+                        noisy,
+                        1000.0 * sigma,
+                        layers=layers,
+                        keep=lambda tokens: tokens.float().unflatten(1, (-1, *GRID)),
+                    )
+                for layer, tokens in outputs.items():
+                    # A plain copy: the pass runs in inference mode, whose tensors know no gradients.
+                    found[Cell(backbone, layer, sigma).name] = tokens.clone()
+            if Cell("latent", 0, sigma) in self._cells:
+                found[Cell("latent", 0, sigma).name] = self._placed(latent_patches(noisy, GRID))
+        if any(cell.backbone == "rgb" for cell in self._cells):
+            rows, columns = GRID
+            split = frames.float().div(127.5).sub(1.0).unflatten(3, (columns, -1))
+            split = split.unflatten(2, (rows, -1))  # B S h p w q 3
+            found[Cell("rgb", 0, 0.0).name] = self._placed(
+                split.permute(0, 1, 2, 4, 3, 5, 6).flatten(4)
+            )
+        return found
+
+    def _placed(self, tokens: Tensor) -> Tensor:
+        position = self._position.expand(len(tokens), -1, -1, -1, -1)
+        return torch.cat([tokens, position.to(tokens.dtype)], dim=-1)
+
+
+def losses_of(probe: Probe, features: Tensor, targets: Targets, *, autocast: bool) -> Tensor:
+    """(total, points, depth, camera) of a batch."""
+    with torch.autocast(
+        features.device.type, dtype=torch.bfloat16, enabled=autocast, cache_enabled=False
+    ):
+        output = probe(features)
+    losses = probe_loss(output, targets)
+    return torch.stack([losses[name] for name in METRICS])
+
+
+def training_step(probe: Probe, *, autocast: bool) -> Callable[..., Tensor]:
+    """Forward and backward of one probe as a function of features and the targets' tensors."""
+
+    def step(features: Tensor, *targets: Tensor) -> Tensor:
+        losses = losses_of(probe, features, Targets(*targets), autocast=autocast)
+        losses[0].backward()
+        return losses.detach()
+
+    return step
+
+
+@contextmanager
+def evaluating(probes: dict[str, Probe]) -> Iterator[None]:
+    """All probes without gradients."""
+    with torch.no_grad():
+        for probe in probes.values():
+            probe.eval()
+        yield
+        for probe in probes.values():
+            probe.train()
+
+
+def validate(
+    probes: dict[str, Probe], sources: Sources, pool: Pool, *, batch: int, autocast: bool
+) -> dict[str, dict[str, float]]:
+    """Mean losses of each cell on held-out clips, with fixed noise."""
+    device = pool.latents.device
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(pool.latents.shape, generator=generator)
+    sums = {name: torch.zeros(len(METRICS), device=device) for name in probes}
+    with evaluating(probes):
+        for start in range(0, len(pool.latents), batch):
+            index = torch.arange(start, min(start + batch, len(pool.latents)), device=device)
+            features = sources(
+                pool.latents[index].float(), pool.frames[index], noise[index.cpu()].to(device)
+            )
+            targets = pool.targets(index)
+            for name, probe in probes.items():
+                losses = losses_of(probe, features[name], targets, autocast=autocast)
+                sums[name] += losses * len(index)
+    return {
+        name: dict(
+            zip((f"validation_{metric}" for metric in METRICS),
+                (total / len(pool.latents)).tolist(), strict=True)
+        )
+        for name, total in sums.items()
+    }  # fmt: skip
+
+
+def load_models(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
+    """The transformers that the cells read."""
+    tensors, _ = load_shards(arguments.transformer, "transformer")
+    trained = WanTransformer3DModel(**TRANSFORMER_CONFIG)
+    trained.load_state_dict({name: value.float() for name, value in tensors.items()})
+    untrained: Any = untrained_transformer(dict(trained.config), seed=RANDOM_SEED)
+    models = {"toy-wan": trained, "random": untrained}
+    return {name: m.to(device).eval().requires_grad_(False) for name, m in models.items()}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--vae", type=Path, required=True)
+    parser.add_argument("--transformer", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--cells", help="backbone:layer:sigma,... instead of the first grid")
+    parser.add_argument("--seconds", type=float, default=500.0, help="in all, the pool included")
+    parser.add_argument("--pool", type=int, default=4096, help="clips a process; all share them")
+    parser.add_argument("--held-out", type=int, default=128)
+    parser.add_argument("--first-seed", type=int, default=500_000_000)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--render-batch", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0, help="of the probes and the order of clips")
+    parser.add_argument("--no-graph", action="store_true")
+    arguments = parser.parse_args()
+
+    began = time.monotonic()
+    worker = parallel.join()
+    on_gpu = worker.device.startswith("cuda")
+    graph = on_gpu and not arguments.no_graph
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    cells = first_grid()
+    if arguments.cells:
+        cells = [parse_cell(text) for text in arguments.cells.split(",")]
+    share = -(-len(cells) // worker.count)
+    mine = cells[worker.rank * share : (worker.rank + 1) * share]
+
+    vae = load_vae(arguments.vae, worker.device)
+    renderer = Renderer(worker.device, workers=8 if on_gpu else 0)
+    seeds = split_seeds(
+        "train", arguments.pool, start=arguments.first_seed + worker.rank * arguments.pool
+    )
+    own = make_pool(renderer, vae, seeds, batch=arguments.render_batch, on_gpu=on_gpu)
+    pool = Pool(*(parallel.gather_first(part, worker) for part in vars(own).values()))
+    held_out = make_pool(
+        renderer, vae, split_seeds("validation", arguments.held_out, start=1000),
+        batch=arguments.render_batch, on_gpu=on_gpu,
+    )  # fmt: skip
+    renderer.close()
+    del own, vae
+    if worker.leads:
+        print(f"pool {len(pool.latents)} in {time.monotonic() - began:.0f} s", flush=True)
+
+    sources = Sources(mine, load_models(arguments, worker.device), worker.device)
+    torch.manual_seed(arguments.seed)
+    probes = {
+        cell.name: Probe(ProbeConfig.compact(sources.wide(cell.backbone))).to(worker.device)
+        for cell in mine
+    }
+    order = torch.Generator().manual_seed(arguments.seed)
+    noise_generator = torch.Generator(device=worker.device).manual_seed(arguments.seed)
+
+    def draw() -> tuple[Tensor, Tensor, Tensor, Targets]:
+        index = torch.randint(len(pool.latents), (arguments.batch,), generator=order)
+        index = index.to(worker.device)
+        latents = pool.latents[index].float()
+        noise = torch.randn(latents.shape, generator=noise_generator, device=worker.device)
+        return latents, pool.frames[index], noise, pool.targets(index)
+
+    latents, frames, noise, targets = draw()
+    read = graphed(sources, [latents, frames, noise], enabled=graph)
+    features = read(latents, frames, noise)
+    steps, optimizers = {}, {}
+    for name, probe in probes.items():
+        parameters: list[nn.Parameter] = list(probe.parameters())
+        steps[name] = graphed(
+            training_step(probe, autocast=on_gpu),
+            [features[name], *targets],
+            parameters,
+            enabled=graph,
+        )
+        optimizers[name] = torch.optim.AdamW(
+            parameters, lr=arguments.rate, betas=(0.9, 0.95), weight_decay=0.02, fused=on_gpu
+        )
+    left = max(arguments.seconds - (time.monotonic() - began) - 15.0, 5.0)
+    clock = Clock(left, peak=arguments.rate, floor=1e-5, warmup=100, worker=worker)
+    history: list[dict[str, Any]] = []
+    while True:
+        latents, frames, noise, targets = draw()
+        features = read(latents, frames, noise)
+        recent = {}
+        for name, probe in probes.items():
+            recent[name] = steps[name](features[name], *targets)
+            optimizer = optimizers[name]
+            for group in optimizer.param_groups:
+                group["lr"] = clock.rate()
+            torch.nn.utils.clip_grad_norm_(probe.parameters(), 1.0)
+            optimizer.step()
+        more = clock.advance()
+        if clock.step % 100 == 0 or not more:
+            entry = {name: round(float(losses[0]), 4) for name, losses in recent.items()}
+            history.append({"step": clock.step, "seconds": round(clock.elapsed, 1), **entry})
+            if worker.leads:
+                print(json.dumps(history[-1]), flush=True)
+        if not more:
+            break
+
+    results = validate(probes, sources, held_out, batch=arguments.batch, autocast=on_gpu)
+    tensors = {
+        f"{name}/{key}": value.to(torch.float16)
+        for name, probe in probes.items()
+        for key, value in probe.state_dict().items()
+    }
+    card = {
+        "steps": clock.step,
+        "batch": arguments.batch,
+        "seed": arguments.seed,
+        "seconds": round(clock.elapsed, 1),
+        "data": {
+            "world": "procedural",
+            "split": "train",
+            "first_seed": arguments.first_seed,
+            "clips": len(pool.latents),
+            "frames": FRAMES,
+            "size": [HEIGHT, WIDTH],
+        },
+        "cells": {
+            cell.name: {
+                "backbone": cell.backbone,
+                "layer": cell.layer,
+                "sigma": cell.sigma,
+                "config": probes[cell.name].config.to_dict(),
+                "metrics": {**results[cell.name], "validation_clips": len(held_out.latents)},
+            }
+            for cell in mine
+        },
+        "history": history,
+    }
+    save_shards(tensors, arguments.out, f"probes{worker.rank}", card)
+    for name, metrics in results.items():
+        print(name, {key: round(value, 4) for key, value in metrics.items()}, flush=True)
+    parallel.leave(worker)
+
+
+if __name__ == "__main__":
+    main()
