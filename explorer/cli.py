@@ -1,4 +1,4 @@
-"""The command line: `emerge3d app | look | view | backbones | doctor`."""
+"""The command line: `emerge3d app | look | eval | view | backbones | doctor`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tyro
 from explorer.commands.app import App
 from explorer.commands.backbones import Backbones
 from explorer.commands.doctor import Doctor
+from explorer.commands.eval import Eval
 from explorer.commands.look import Look
 from explorer.commands.view import View
 from explorer.errors import EmergeError
@@ -17,7 +18,7 @@ from explorer.errors import EmergeError
 BAD_INPUT = 2  # also what tyro exits with when the options themselves are wrong
 INTERRUPTED = 130
 
-Command = App | Look | View | Backbones | Doctor
+Command = App | Look | Eval | View | Backbones | Doctor
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -26,7 +26,9 @@ assert not heavy, heavy
 """
 
 
-@pytest.mark.parametrize("command", [[], ["look"], ["app"], ["view"], ["backbones"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [[], ["look"], ["eval"], ["app"], ["view"], ["backbones"], ["doctor"]]
+)
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", HELP, *command, "--help"],

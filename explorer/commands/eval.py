@@ -1,0 +1,46 @@
+"""`emerge3d eval`: every probe on held-out scenes."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Compare probes with exact geometry on scenes that nothing was trained on."""
+
+    suite: Literal["toy"] = "toy"
+    """Which scenes: toy renders the test split of the procedural world."""
+    clips: int = 64
+    """How many of them."""
+    cells: str = "all"
+    """backbone:layer:sigma,... or all: which probes."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    out: Path | None = None
+    """Write the result (JSON) there, with the values of every clip."""
+    write: bool = False
+    """Write it into the shipped probes' folder, where the page finds it."""
+    json: bool = False
+    """Print one JSON object on stdout instead of a table."""
+
+    def run(self) -> int:
+        """Evaluate, and print what was found."""
+        from explorer.errors import EmergeError
+        from explorer.evaluate import default_path, run_command
+
+        if self.write and self.out is not None:
+            raise EmergeError("--write and --out name two files: choose one")
+        run_command(
+            clips=self.clips,
+            cells=self.cells,
+            device=self.device,
+            out=default_path() if self.write else self.out,
+            as_json=self.json,
+            show=print,
+            note=lambda text: print(text, file=sys.stderr, flush=True),
+        )
+        return 0

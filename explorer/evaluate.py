@@ -1,0 +1,311 @@
+"""Every probe on held-out scenes: means with intervals, baselines, and paired differences.
+
+    python -m explorer.evaluate --clips 64 --device cuda --out evaluation.json
+
+Each scene is rendered once; its latents are computed once; each backbone makes one pass for each
+noise level with all wanted layers. Best cells are chosen by the figures that training wrote on the
+probes' cards (validation clips), so that the test clips judge and do not choose. Needs torch,
+numpy, diffusers, safetensors, einops and roma only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from explorer._evaluate_table import (
+    METRICS,
+    best_cell,
+    chosen_by,
+    differences,
+    render_table,
+    summarize,
+)
+from explorer.assets import assets_root
+from explorer.backbones import registry
+from explorer.errors import EmergeError, ProbeError
+from explorer.probe.checkpoint import SIGMA_TOLERANCE, ProbeCard, list_probes
+
+if TYPE_CHECKING:
+    from explorer._evaluate_run import Progress
+
+__all__ = ["best_cell", "default_path", "evaluate", "held_out", "main", "parse_cells"]
+
+SPLIT = "test"
+TRAINING_MEAN = "training mean per pixel"
+NOTHING_MOVES = "nothing moves"
+HeldOut = dict[tuple[str, int, float], dict[str, Any]]
+
+
+def default_path() -> Path:
+    """Where the shipped figures are."""
+    return assets_root() / "probes" / "evaluation.json"
+
+
+def cell_id(card: ProbeCard) -> str:
+    """How a cell is written on the command line: backbone:layer:sigma."""
+    return f"{card.backbone}:{card.layer}:{card.sigma:g}"
+
+
+def parse_cells(text: str) -> list[ProbeCard]:
+    """The probes of cells written as "backbone:layer:sigma,...", or "all".
+
+    Raises:
+        ProbeError: a cell has no probe, or there is none at all; the message lists those that are.
+    """
+    cards = list_probes()
+    if not cards:
+        raise ProbeError(f"there are no probes in {assets_root() / 'probes'}: train some first")
+    if text == "all":
+        return cards
+    chosen = []
+    for word in text.split(","):
+        try:
+            backbone, layer, sigma = word.strip().split(":")
+            wanted = (backbone, int(layer), float(sigma))
+        except ValueError:
+            raise ProbeError(f"cell {word!r}: write backbone:layer:sigma, or all") from None
+        found = [card for card in cards if _is(card, *wanted)]
+        if not found:
+            names = ", ".join(cell_id(card) for card in cards)
+            raise ProbeError(f"there is no probe for {word!r}; there are: {names}")
+        chosen.append(found[0])
+    return chosen
+
+
+def _is(card: ProbeCard, backbone: str, layer: int, sigma: float) -> bool:
+    near = abs(card.sigma - sigma) < SIGMA_TOLERANCE
+    return card.backbone == backbone and card.layer == layer and near
+
+
+def evaluate(
+    cards: Sequence[ProbeCard],
+    *,
+    clips: int = 64,
+    device: str = "auto",
+    seed: int = 0,
+    mean_scenes: int = 256,
+    on_clip: Progress | None = None,
+) -> dict[str, Any]:
+    """Compare probes with the exact geometry of the first scenes of the test split.
+
+    Args:
+        cards: of the probes.
+        clips: number of scenes; one whose first frame sees only sky is replaced by the next.
+        device: where backbones, probes and the renderer run.
+        seed: of the noise, the same for every clip.
+        mean_scenes: training scenes in the constant reconstruction.
+        on_clip: called with (clips done, clips) after each.
+
+    Returns:
+        JSON-ready: per cell and baseline the means with 95 % bootstrap intervals over clips and
+        the values of every clip; the chosen cells; paired differences between them.
+
+    Raises:
+        ProbeError: no card, or a probe that does not fit its backbone.
+        BackboneError: a backbone cannot be loaded.
+        ValueError: fewer than one clip or training scene.
+    """
+    from explorer._evaluate_run import Evaluation
+
+    if not cards:
+        raise ProbeError("no probe to evaluate: name at least one cell")
+    if clips < 1 or mean_scenes < 1:
+        raise ValueError(
+            f"{clips} clips and {mean_scenes} training scenes: give at least 1 of each"
+        )
+    from explorer._look_cache import versions
+    from explorer._machine import describe_machine
+
+    begin = time.perf_counter()
+    device = registry.resolve_device(device)
+    evaluation = Evaluation(cards, device=device, seed=seed)
+    found = evaluation.run(clips=clips, mean_scenes=mean_scenes, on_clip=on_clip)
+    baselines = [
+        {"id": TRAINING_MEAN, "scenes": mean_scenes, **_both(found.mean)},
+        {"id": NOTHING_MOVES, **_both({"correspondence_error_px": found.still})},
+    ]
+    cells = [
+        {
+            "id": cell_id(card),
+            "backbone": card.backbone,
+            "layer": card.layer,
+            "sigma": card.sigma,
+            "backbone_hash": card.backbone_hash,
+            "probe": card.sha256,
+            "trained": card.trained,
+            "steps": card.steps,
+            "validation": {k: v for k, v in card.metrics.items() if k.startswith("validation")},
+            **_both(values),
+        }
+        for card, values in zip(cards, found.cells, strict=True)
+    ]
+    chosen = choose(cards)
+    values_of = {cell["id"]: cell["per_clip"] for cell in cells}
+    values_of |= {each["id"]: each["per_clip"] for each in baselines}
+    return {
+        "suite": "toy",
+        "split": SPLIT,
+        "clips": clips,
+        "seeds": found.seeds,
+        "noise_seed": seed,
+        "chosen": chosen,
+        "cells": cells,
+        "baselines": baselines,
+        "differences": compare_chosen(chosen["cells"], values_of),
+        "machine": describe_machine(device),
+        "device": device,
+        "versions": versions(),
+        "seconds": {**found.seconds, "total": round(time.perf_counter() - begin, 2)},
+    }
+
+
+def _both(per_clip: dict[str, list[float | None]]) -> dict[str, Any]:
+    return {"metrics": summarize(per_clip), "per_clip": per_clip}
+
+
+def choose(cards: Sequence[ProbeCard]) -> dict[str, Any]:
+    """Each backbone's best cell by its cards' validation figures; None where they have none."""
+    cells: dict[str, str | None] = {}
+    names = set()
+    for backbone in dict.fromkeys(card.backbone for card in cards):
+        mine = [card for card in cards if card.backbone == backbone]
+        try:
+            names.add(chosen_by(mine))
+            cells[backbone] = cell_id(best_cell(mine))
+        except ProbeError:
+            cells[backbone] = cell_id(mine[0]) if len(mine) == 1 else None
+    by = " or ".join(sorted(names)) or None
+    note = (
+        f"Best cells have the lowest {by} on their cards: chosen on validation clips of training, "
+        "not on these."
+        if by
+        else "The cards have no validation figures, so no best cell was chosen among several."
+    )
+    return {"by": by, "cells": cells, "note": note}
+
+
+def compare_chosen(
+    chosen: dict[str, str | None], values_of: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The best cell of each video model against those of the controls and the training mean."""
+    kinds = {card.id: card.kind for card in registry.cards()}
+    controls = [cell for name, cell in chosen.items() if cell and kinds.get(name) == "control"]
+    subjects = [cell for name, cell in chosen.items() if cell and kinds.get(name) != "control"]
+    return [
+        entry
+        for a in subjects or controls
+        for b in [*(each for each in controls if each != a), TRAINING_MEAN]
+        for entry in differences(a, values_of[a], b, values_of[b])
+    ]
+
+
+def held_out(path: Path | None = None) -> HeldOut | None:
+    """Test figures by (backbone, layer, sigma), read without torch; None where there is no file.
+
+    Each value has `point_error`, `depth_error`, `auc5`, `auc30`, `correspondence_error_px` and
+    `pck`: None or {"mean", "low", "high", "count"}. A cell whose probe is no longer the one that
+    was evaluated is left out. Sigma is rounded to two decimals.
+
+    Raises:
+        ProbeError: the file is not an evaluation.
+    """
+    path = path or default_path()
+    try:
+        result = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ProbeError(f"{path} cannot be read ({error}): restore or remove it") from error
+    current = {card.sha256 for card in list_probes()}
+    try:
+        return {
+            (cell["backbone"], int(cell["layer"]), round(float(cell["sigma"]), 2)): {
+                name: cell["metrics"].get(name) for name in METRICS
+            }
+            for cell in result["cells"]
+            if cell["probe"] in current
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ProbeError(f"{path} is not an evaluation ({error!r}): evaluate again") from error
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    """Put the result in a file that is the old or the new one at any time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(result, file, indent=1, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def run_command(
+    *,
+    clips: int,
+    cells: str,
+    device: str,
+    out: Path | None,
+    as_json: bool,
+    show: Callable[[str], None],
+    note: Callable[[str], None],
+) -> None:
+    """What both command lines do: evaluate, write, show."""
+    if clips < 1:
+        raise EmergeError(f"{clips} clips: give 1 or more")
+    cards = parse_cells(cells)
+    result = evaluate(
+        cards,
+        clips=clips,
+        device=device,
+        on_clip=lambda done, of, spent: note(f"{done}/{of} clips, {spent:.0f} s"),
+    )
+    if out is not None:
+        write(out, result)
+        note(f"wrote {out}")
+    show(json.dumps(result, allow_nan=False) if as_json else render_table(result))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line of a machine that has no more than the listed packages."""
+    parser = argparse.ArgumentParser(
+        prog="python -m explorer.evaluate", description="Evaluate probes on held-out scenes."
+    )
+    parser.add_argument("--clips", type=int, default=64)
+    parser.add_argument("--cells", default="all", help="backbone:layer:sigma,... or all")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, help="JSON file of the result")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_args(argv)
+    try:
+        run_command(
+            clips=options.clips,
+            cells=options.cells,
+            device=options.device,
+            out=options.out,
+            as_json=options.json,
+            show=print,
+            note=lambda text: print(text, file=sys.stderr, flush=True),
+        )
+    except EmergeError as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

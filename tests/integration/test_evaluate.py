@@ -1,0 +1,171 @@
+"""The evaluation, from scenes to its file, with a small backbone and real probes and renderer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from explorer.cli import main
+from explorer.errors import ProbeError
+from explorer.evaluate import default_path, evaluate, held_out, parse_cells, write
+from explorer.metrics import paired_interval
+
+CLIPS = 2
+
+
+@pytest.fixture
+def result(tiny: Any) -> dict[str, Any]:
+    found = evaluate(parse_cells("all"), clips=CLIPS, device="cpu", mean_scenes=3)
+    assert tiny.backbone.encoder_calls == CLIPS, "latents are computed once for each clip"
+    assert tiny.backbone.calls == 2 * CLIPS, "one pass for each noise level"
+    return found
+
+
+def test_every_cell_has_means_intervals_and_the_values_of_every_clip(
+    result: dict[str, Any],
+) -> None:
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert [cell["id"] for cell in result["cells"]] == ["tiny:1:0.3", "tiny:1:0.5", "tiny:2:0.3"]
+    assert len(result["seeds"]) == result["clips"] == CLIPS
+    for cell in result["cells"]:
+        for name in ("point_error", "depth_error", "correspondence_error_px", "pck"):
+            values = cell["per_clip"][name]
+            assert len(values) == CLIPS
+            assert cell["metrics"][name]["mean"] == pytest.approx(np.mean(values)), name
+    mean, still = result["baselines"]
+    assert (mean["id"], mean["scenes"]) == ("training mean per pixel", 3)
+    assert 0 < mean["metrics"]["point_error"]["mean"] < 2
+    assert still["metrics"]["correspondence_error_px"]["mean"] > 0
+    first, second = (result["cells"][i]["per_clip"]["point_error"] for i in (0, 2))
+    assert first != second
+
+
+def test_differences_are_between_pairs_of_the_same_clip(tiny: Any) -> None:
+    result = evaluate(parse_cells("tiny:1:0.3"), clips=CLIPS, device="cpu", mean_scenes=3)
+    found = next(each for each in result["differences"] if each["metric"] == "point_error")
+    a = result["cells"][0]["per_clip"]["point_error"]
+    b = result["baselines"][0]["per_clip"]["point_error"]
+    expected = paired_interval(a, b)
+    assert (found["a"], found["b"]) == ("tiny:1:0.3", "training mean per pixel")
+    assert (found["mean"], found["low"], found["high"]) == (
+        expected.mean,
+        expected.low,
+        expected.high,
+    )
+
+
+def test_the_page_reads_means_of_probes_that_are_still_there(
+    tiny: Any, result: dict[str, Any]
+) -> None:
+    assert held_out() is None
+    write(default_path(), result)
+    found = held_out()
+    assert found is not None
+    assert set(found) == {("tiny", 1, 0.3), ("tiny", 1, 0.5), ("tiny", 2, 0.3)}
+    expected = result["cells"][0]["metrics"]["point_error"]
+    assert found["tiny", 1, 0.3]["point_error"] == expected
+    (tiny.assets / "probes" / "tiny" / "L02_S0.30.json").unlink()
+    assert set(held_out() or {}) == {("tiny", 1, 0.3), ("tiny", 1, 0.5)}
+
+
+def test_a_broken_evaluation_says_so(tiny: Any) -> None:
+    default_path().write_text('{"cells": 3}')
+    with pytest.raises(ProbeError, match="not an evaluation"):
+        held_out()
+    default_path().write_text('{"cells"')
+    with pytest.raises(ProbeError, match="cannot be read"):
+        held_out()
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "evaluation.json"
+    write(path, {"cells": []})
+    with pytest.raises(ValueError, match="JSON"):
+        write(path, {"cells": [float("nan")]})
+    assert json.loads(path.read_text()) == {"cells": []}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ("tiny:0:0.3", r"no probe for 'tiny:0:0.3'; there are: tiny:1:0.3, tiny:1:0.5"),
+        ("tiny-5", "write backbone:layer:sigma"),
+    ],
+)
+def test_cells_that_cannot_be_evaluated_are_answered_with_those_that_can(
+    tiny: Any, cells: str, message: str
+) -> None:
+    with pytest.raises(ProbeError, match=message):
+        parse_cells(cells)
+
+
+def test_the_command_writes_where_it_is_told_and_prints_a_table(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import explorer.evaluate
+
+    def quick(*arguments: Any, **named: Any) -> dict[str, Any]:
+        return evaluate(*arguments, **named, mean_scenes=2)
+
+    monkeypatch.setattr(explorer.evaluate, "evaluate", quick)
+    out = tmp_path / "found.json"
+    words = ["eval", "--clips", "1", "--cells", "tiny:1:0.3", "--device", "cpu"]
+    assert main([*words, "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert "| tiny:1:0.3 |" in printed.out
+    assert "1/1 clips" in printed.err
+    assert json.loads(out.read_text())["clips"] == 1
+    assert not default_path().exists()
+    assert main([*words, "--write", "--out", str(out)]) == 2
+    assert main(["eval", "--clips", "0"]) == 2
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_reading_figures_needs_no_torch() -> None:
+    code = "import sys, explorer.evaluate as e; e.held_out(); print('torch' in sys.modules)"
+    assert run_python(code).strip() == "False"
+
+
+def test_an_evaluation_needs_only_what_a_bare_gpu_machine_has() -> None:
+    absent = (
+        "av",
+        "cv2",
+        "jaxtyping",
+        "rerun",
+        "tyro",
+        "gradio",
+        "plotly",
+        "accelerate",
+        "trimesh",
+    )
+    run_python(
+        f"import sys; sys.modules.update(dict.fromkeys({absent!r}))\n"
+        "from explorer import evaluate, _evaluate_run, _machine\n"
+        "from explorer._look_cache import versions; versions()\n"
+        "from explorer._evaluate_scenes import render_scene\n"
+        "import numpy as np\n"
+        "full, half, slots = (144, 256), (72, 128), np.array([0, 1])\n"
+        "scene = render_scene(2000000, 5, slots, size=full, maps=[half], device='cpu')\n"
+        "from explorer.backbones import registry\n"
+        "model = registry.load('latent', device='cpu')\n"
+        "features = model.extract(scene.clip, layers=[0], sigma=0.1)[0]\n"
+        "from explorer.correspondence import correspondence_summary\n"
+        "correspondence_summary(features, scene.exact[full], size=full)\n"
+        "_evaluate_run.compare(scene.exact[half], scene.exact[half])\n"
+        "_machine.describe_machine()\n"
+        "assert evaluate.main(['--cells', 'nothing']) == 2\n"
+    )
