@@ -10,6 +10,7 @@ from typing import Any
 from app._gradio import gr
 from app.metrics_panel import COLUMNS
 from explorer.backbones import registry
+from explorer.evaluate import metrics_of
 from explorer.figures import layer_sigma_map
 from explorer.probe.checkpoint import list_probes
 
@@ -31,7 +32,7 @@ def value(backbone: str, metric: str, *, layer: int, sigma: float) -> str:
     """What the map draws, as JSON: a Plotly figure of the probes' scores and a line about it."""
     cards = list_probes(backbone)
     column = next(column for column in COLUMNS if column.key == metric)
-    scores = {(card.layer, card.sigma): _score(card.metrics.get(metric)) for card in cards}
+    scores = {(card.layer, card.sigma): _score(metrics_of(card).get(metric)) for card in cards}
     note = f"{column.title} on held-out clips: {column.hint}. Click a cell to run it."
     untrained = sum(not card.trained for card in cards)
     if not cards:

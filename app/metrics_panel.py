@@ -9,6 +9,7 @@ from typing import Any
 
 from app.state import Look
 from explorer.backbones import registry
+from explorer.evaluate import metrics_of
 from explorer.probe.checkpoint import ProbeCard, find_probe, list_probes
 
 EMPTY = "<div class='pane empty'>Metrics of the look appear here.</div>"
@@ -46,13 +47,14 @@ def show(look: Look) -> str:
     own = find_probe(features.backbone, features.layer, features.sigma)
     rows = [_row("this look", look.summary, kind="this")]
     if own is not None:
-        rows.append(_row(f"{_cell(own)}, held-out mean", own.metrics, trained=own.trained))
+        rows.append(_row(f"{_cell(own)}, held-out mean", metrics_of(own), trained=own.trained))
     for card in registry.cards():
         if card.kind == "control" and card.id != features.backbone:
             control = _nearest(card.id, features.layer, features.sigma)
             if control is not None:
                 label = f"{_cell(control)}, held-out mean"
-                rows.append(_row(label, control.metrics, kind="control", trained=control.trained))
+                figures = metrics_of(control)
+                rows.append(_row(label, figures, kind="control", trained=control.trained))
     heads = "".join(
         f"<th title='{escape(column.hint)}'>{escape(column.title)} {column.better}</th>"
         for column in COLUMNS

@@ -11,7 +11,9 @@ numpy, diffusers, safetensors, einops and roma only.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -36,11 +38,22 @@ from explorer.probe.checkpoint import SIGMA_TOLERANCE, ProbeCard, list_probes
 if TYPE_CHECKING:
     from explorer._evaluate_run import Progress
 
-__all__ = ["best_cell", "default_path", "evaluate", "held_out", "main", "parse_cells"]
+__all__ = [
+    "best_cell",
+    "default_path",
+    "evaluate",
+    "held_out",
+    "main",
+    "metrics_of",
+    "parse_cells",
+]
+
+log = logging.getLogger(__name__)
 
 SPLIT = "test"
 TRAINING_MEAN = "training mean per pixel"
 NOTHING_MOVES = "nothing moves"
+Identity = tuple[str, int, float, str]
 HeldOut = dict[tuple[str, int, float], dict[str, Any]]
 
 
@@ -217,21 +230,49 @@ def held_out(path: Path | None = None) -> HeldOut | None:
     Raises:
         ProbeError: the file is not an evaluation.
     """
-    path = path or default_path()
+    figures = _figures(path or default_path())
+    if figures is None:
+        return None
+    named = {_identity(vars(card), card.sha256) for card in list_probes()}
+    return {key[:3]: values for key, values in figures.items() if key in named}
+
+
+def metrics_of(card: ProbeCard) -> dict[str, Any]:
+    """A probe's figures: those of its card, and over them those of the shipped evaluation of it.
+
+    A broken evaluation is logged and left out: it is no reason to show nothing.
+    """
     try:
-        result = json.loads(path.read_text())
+        figures = _figures(default_path()) or {}
+    except ProbeError as error:
+        log.warning("%s", error)
+        figures = {}
+    return {**card.metrics, **figures.get(_identity(vars(card), card.sha256), {})}
+
+
+def _identity(cell: dict[str, Any], probe: str) -> Identity:
+    """Which probe it is: a cell, and the sha256 of the weights there."""
+    return cell["backbone"], int(cell["layer"]), round(float(cell["sigma"]), 2), probe
+
+
+def _figures(path: Path) -> dict[Identity, dict[str, Any]] | None:
+    try:
+        changed = path.stat().st_mtime_ns
     except FileNotFoundError:
         return None
+    return _read_figures(path, changed)
+
+
+@functools.lru_cache(maxsize=4)
+def _read_figures(path: Path, changed: int) -> dict[Identity, dict[str, Any]]:
+    try:
+        result = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ProbeError(f"{path} cannot be read ({error}): restore or remove it") from error
-    current = {card.sha256 for card in list_probes()}
     try:
         return {
-            (cell["backbone"], int(cell["layer"]), round(float(cell["sigma"]), 2)): {
-                name: cell["metrics"].get(name) for name in METRICS
-            }
+            _identity(cell, cell["probe"]): {n: cell["metrics"].get(n) for n in METRICS}
             for cell in result["cells"]
-            if cell["probe"] in current
         }
     except (KeyError, TypeError, AttributeError) as error:
         raise ProbeError(f"{path} is not an evaluation ({error!r}): evaluate again") from error

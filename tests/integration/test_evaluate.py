@@ -13,7 +13,7 @@ import pytest
 
 from explorer.cli import main
 from explorer.errors import ProbeError
-from explorer.evaluate import default_path, evaluate, held_out, parse_cells, write
+from explorer.evaluate import default_path, evaluate, held_out, metrics_of, parse_cells, write
 from explorer.metrics import paired_interval
 
 CLIPS = 2
@@ -72,6 +72,24 @@ def test_the_page_reads_means_of_probes_that_are_still_there(
     assert found["tiny", 1, 0.3]["point_error"] == expected
     (tiny.assets / "probes" / "tiny" / "L02_S0.30.json").unlink()
     assert set(held_out() or {}) == {("tiny", 1, 0.3), ("tiny", 1, 0.5)}
+
+
+def test_the_page_shows_test_figures_over_those_of_the_card(
+    tiny: Any, result: dict[str, Any]
+) -> None:
+    from app import map_panel
+
+    card = parse_cells("tiny:1:0.3")[0]
+    before = metrics_of(card)
+    assert before == card.metrics == {"point_error": 0.5}
+    write(default_path(), result)
+    found = metrics_of(card)
+    assert found["point_error"] == result["cells"][0]["metrics"]["point_error"]
+    assert found["pck"]["mean"] > 0
+    shown = json.loads(map_panel.value("tiny", "point_error", layer=1, sigma=0.3))
+    assert shown["figure"]["data"][0]["z"][0][0] == found["point_error"]["mean"]
+    default_path().write_text("not JSON")
+    assert metrics_of(card) == before
 
 
 def test_a_broken_evaluation_says_so(tiny: Any) -> None:
