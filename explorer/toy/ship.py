@@ -51,9 +51,7 @@ def ship_model(vae_run: Path, transformer_run: Path, folder: Path) -> None:
         "gpus": card["gpus"],
         "loss": card["history"][-1]["loss"],
         "validation": card.get("validation"),
-        "vae": {
-            key: vae_card[key] for key in ("steps", "train_seconds", "psnr_db", "batch", "gpus")
-        },
+        "vae": {key: vae_card[key] for key in ("steps", "train_seconds", "psnr_db", "slices")},
         "parameters": {
             "vae": sum(p.numel() for p in vae.parameters()),
             "transformer": sum(p.numel() for p in transformer.parameters()),

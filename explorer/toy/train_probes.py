@@ -162,7 +162,7 @@ class Sources:
                         keep=lambda tokens: tokens.float().unflatten(1, (-1, *GRID)),
                     )
                 for layer, tokens in outputs.items():
-                    # A plain copy: the pass runs in inference mode, whose tensors know no gradients.
+                    # A plain copy: tensors made in inference mode cannot take part in training.
                     found[Cell(backbone, layer, sigma).name] = tokens.clone()
             if Cell("latent", 0, sigma) in self._cells:
                 found[Cell("latent", 0, sigma).name] = self._placed(latent_patches(noisy, GRID))

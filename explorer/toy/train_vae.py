@@ -12,6 +12,7 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
@@ -54,7 +55,7 @@ def crops(pools: list[Tensor], batch: int, generator: torch.Generator) -> Tensor
 
 
 @torch.no_grad()
-def psnr(vae: AutoencoderKLWan, images: Tensor, *, batch: int = 8) -> float:
+def psnr(vae: Any, images: Tensor, *, batch: int = 8) -> float:
     """Mean over clips of the peak signal-to-noise ratio in dB, peak 255."""
     values: list[float] = []
     for start in range(0, len(images), batch):
@@ -67,7 +68,7 @@ def psnr(vae: AutoencoderKLWan, images: Tensor, *, batch: int = 8) -> float:
 
 @torch.no_grad()
 def latent_statistics(
-    vae: AutoencoderKLWan, images: Tensor, *, batch: int = 8
+    vae: Any, images: Tensor, *, batch: int = 8
 ) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each latent channel over clips."""
     latents = [
@@ -102,17 +103,20 @@ def main() -> None:
     torch.backends.cudnn.benchmark = True
     vae = AutoencoderKLWan(**VAE_CONFIG).to(worker.device)
     history: list[dict[str, float]] = []
+    slices: list[dict[str, Any]] = []
     if arguments.resume:
         tensors, earlier = load_shards(arguments.resume, "vae")
         vae.load_state_dict(tensors)
-        history = earlier["history"]
+        history, slices = earlier["history"], earlier["slices"]
     on_gpu = worker.device.startswith("cuda")
     if on_gpu:
         for module in vae.modules():
             if isinstance(module, torch.nn.Conv3d):
-                module.to(memory_format=torch.channels_last_3d)
+                module.weight.data = module.weight.data.contiguous(
+                    memory_format=torch.channels_last_3d
+                )
     if arguments.fuse:
-        fuse_norms(vae, compiled=on_gpu)
+        fuse_norms(vae)
     renderer = Renderer(worker.device, workers=6 if on_gpu else 0)
     first = arguments.first_seed + worker.rank * arguments.pool * 2
     half = arguments.render_batch
@@ -185,7 +189,8 @@ def main() -> None:
         if clock.step % 200 == 0 or not more:
             values = (running / (200 if clock.step % 200 == 0 else clock.step % 200)).tolist()
             running.zero_()
-            progress = {"step": clock.step, "seconds": round(clock.elapsed, 1)}
+            done = sum(int(part["steps"]) for part in slices)
+            progress = {"step": done + clock.step, "seconds": round(clock.elapsed, 1)}
             history.append({**progress, "l1": values[0], "edges": values[1], "kl": values[2]})
             if worker.leads:
                 print(json.dumps(history[-1]), flush=True)
@@ -196,19 +201,29 @@ def main() -> None:
     vae.eval()
     state = {key: value.float() for key, value in vae.state_dict().items()}
     if worker.leads:  # safe before the statistics are known
-        save_shards(state, arguments.out, "vae", {"steps": clock.step, "history": history})
+        save_shards(state, arguments.out, "vae", {"history": history, "slices": slices})
     quality = psnr(vae, held_out)
     mean_large, std_large = latent_statistics(vae, large[:128])
     if worker.leads:
         vae.register_to_config(latents_mean=mean_large, latents_std=std_large)
+        slices = [
+            *slices,
+            {
+                "first_seed": arguments.first_seed,
+                "clips": 2 * arguments.pool * worker.count,
+                "steps": clock.step,
+                "batch": arguments.batch * worker.count,
+                "train_seconds": round(clock.elapsed, 1),
+                "pool_seconds": round(pool_seconds, 1),
+                "gpus": worker.count if on_gpu else 0,
+            },
+        ]
         card = {
-            "data": f"procedural world, train seeds from {arguments.first_seed}, "
-            f"{2 * arguments.pool * worker.count} clips of {FRAMES} frames",
-            "steps": clock.step,
-            "batch": arguments.batch * worker.count,
-            "train_seconds": round(clock.elapsed, 1),
-            "pool_seconds": round(pool_seconds, 1),
-            "gpus": worker.count if on_gpu else 0,
+            "data": f"procedural world, {sum(part['clips'] for part in slices)} train clips of "
+            f"{FRAMES} frames",
+            "steps": sum(part["steps"] for part in slices),
+            "train_seconds": round(sum(part["train_seconds"] for part in slices), 1),
+            "slices": slices,
             "psnr_db": quality,
             "latents_mean": mean_large,
             "latents_std": std_large,

@@ -1,0 +1,194 @@
+"""The parts of the toy laboratory's training that need no GPU and no pool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from torch import nn
+
+from explorer.toy.config import VAE_CONFIG
+from explorer.toy.fuse import eager, fuse_norms
+from explorer.toy.parallel import Worker
+from explorer.toy.schedule import Clock
+from explorer.toy.shards import Average, load_shards, save_shards
+from explorer.toy.train_probes import Cell, Sources, first_grid, parse_cell
+from explorer.toy.train_transformer import flow_loss, sample_sigma
+from explorer.toy.train_vae import crops, latent_statistics, psnr, to_unit
+
+ALONE = Worker(0, 1, "cpu")
+
+
+def test_shards_stay_under_the_limit_and_come_back_equal(tmp_path: Path) -> None:
+    tensors = {f"t{i}": torch.randn(100, 10) for i in range(5)}
+    paths = save_shards(tensors, tmp_path, "x", {"steps": 3}, limit=9000)
+    assert len(paths) == 3
+    assert all(path.stat().st_size < 10_000 for path in paths)
+    loaded, card = load_shards(tmp_path, "x")
+    assert card["steps"] == 3
+    assert all(torch.equal(loaded[name], value) for name, value in tensors.items())
+
+
+def test_an_unfinished_checkpoint_is_not_read(tmp_path: Path) -> None:
+    save_shards({"a": torch.zeros(3)}, tmp_path, "x", {})
+    (tmp_path / "x.json").unlink()
+    with pytest.raises(FileNotFoundError):
+        load_shards(tmp_path, "x")
+
+
+def test_the_average_follows_a_constant_exactly_and_a_jump_slowly() -> None:
+    layer = nn.Linear(2, 2, bias=False)
+    average = Average(layer, 0.9)
+    before = layer.weight.detach().clone()
+    average.update()
+    torch.testing.assert_close(average.values["weight"], before)
+    with torch.no_grad():
+        layer.weight += 1.0
+    for _ in range(200):
+        average.update()
+    torch.testing.assert_close(average.values["weight"], before + 1.0, atol=1e-4, rtol=0)
+    with torch.no_grad():
+        layer.weight += 1.0
+    average.update()
+    torch.testing.assert_close(average.values["weight"], before + 1.1, atol=1e-3, rtol=0)
+
+
+def test_the_clock_warms_up_decays_and_ends() -> None:
+    clock = Clock(1e9, peak=1.0, floor=0.1, warmup=4, worker=ALONE)
+    rates = []
+    for _ in range(4):
+        rates.append(clock.rate())
+        assert clock.advance()
+    assert rates == [0.25, 0.5, 0.75, 1.0]
+    clock.progress = 1.0
+    assert clock.rate() == pytest.approx(0.1)
+    over = Clock(1e-9, peak=1.0, floor=0.1, warmup=1, worker=ALONE)
+    assert not over.advance()
+
+
+def test_fused_norms_change_neither_the_output_nor_the_gradients() -> None:
+    vae: Any = AutoencoderKLWan(**{**VAE_CONFIG, "base_dim": 4})
+    clip = torch.rand(1, 3, 5, 16, 16) * 2 - 1
+
+    def run() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        decoded = vae.decode(vae.encode(clip).latent_dist.mode()).sample
+        vae.zero_grad()
+        decoded.sum().backward()
+        return decoded.detach(), {n: p.grad.clone() for n, p in vae.named_parameters()}
+
+    plain, plain_gradients = run()
+    fuse_norms(vae)
+    fused, fused_gradients = run()
+    torch.testing.assert_close(fused, plain, atol=1e-5, rtol=1e-4)
+    for name, gradient in plain_gradients.items():
+        torch.testing.assert_close(fused_gradients[name], gradient, atol=1e-3, rtol=1e-3)
+
+
+def test_an_eager_step_starts_from_no_gradients() -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    step = eager(lambda x: layer(x).sum().backward(), list(layer.parameters()))
+    for _ in range(2):
+        step(torch.ones(1, 1))
+    assert layer.weight.grad is not None
+    assert float(layer.weight.grad) == 1.0
+
+
+def test_crops_have_one_shape_and_lie_in_the_unit_range() -> None:
+    pool = torch.randint(0, 256, (3, 17, 100, 140, 3), dtype=torch.uint8)
+    clip = crops([pool], 2, torch.Generator().manual_seed(0))
+    assert clip.shape == (2, 3, 9, 96, 128)
+    assert float(clip.min()) >= -1.0
+    assert float(clip.max()) <= 1.0
+
+
+def test_psnr_and_latent_statistics_agree_with_their_definitions() -> None:
+    class Identity(nn.Module):
+        """Encodes to itself and decodes with a constant error of one grey level."""
+
+        def encode(self, clip: torch.Tensor) -> Any:
+            mode = type("Posterior", (), {"mode": lambda _: clip})()
+            return type("Encoded", (), {"latent_dist": mode})()
+
+        def decode(self, latents: torch.Tensor) -> Any:
+            return type("Decoded", (), {"sample": latents + 2 / 255})()
+
+    images = torch.randint(0, 255, (3, 2, 4, 4, 3), dtype=torch.uint8)
+    model: Any = Identity()
+    assert psnr(model, images, batch=2) == pytest.approx(48.13, abs=0.01)
+    mean, std = latent_statistics(model, images, batch=2)
+    values = to_unit(images).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(torch.tensor(mean), values.mean(1))
+    torch.testing.assert_close(torch.tensor(std), values.std(1))
+
+
+def test_the_flow_loss_is_zero_for_the_true_velocity() -> None:
+    latents, noise = torch.randn(2, 8, 1, 2, 2), torch.randn(2, 8, 1, 2, 2)
+
+    class Knows(nn.Module):
+        def forward(self, noisy: torch.Tensor, timestep: torch.Tensor, *_: Any, **__: Any) -> Any:
+            sigma = (timestep / 1000.0).view(-1, 1, 1, 1, 1)
+            torch.testing.assert_close(noisy, (1 - sigma) * latents + sigma * noise)
+            return (noise - latents,)
+
+    sigma = torch.tensor([0.2, 0.7])
+    assert float(flow_loss(Knows(), latents, sigma, noise, autocast=False).max()) == 0.0
+
+
+def test_sampled_noise_levels_stay_in_range_and_reach_both_ends() -> None:
+    sigma = sample_sigma(4000, torch.Generator().manual_seed(0), "cpu")
+    assert 0.0 <= float(sigma.min()) < 0.02
+    assert 0.98 < float(sigma.max()) <= 1.0
+    assert float(sigma.median()) == pytest.approx(0.5, abs=0.03)
+
+
+def test_the_first_grid_holds_the_cells_that_the_laboratory_promises() -> None:
+    cells = first_grid()
+    assert len(cells) == len(set(cells)) == 17
+    assert {c.layer for c in cells if c.backbone == "toy-wan"} == {1, 3, 5, 7}
+    assert {c.sigma for c in cells if c.backbone == "random"} == {0.1, 0.3, 0.5}
+    assert parse_cell("latent:0:0.1") == Cell("latent", 0, 0.1)
+
+
+def test_training_features_are_those_that_extract_gives() -> None:
+    """The probes must meet in use what they were trained on."""
+    from explorer.backbones import registry
+    from explorer.backbones._untrained import untrained_transformer
+    from explorer.clip import clip_from_frames
+    from explorer.toy.config import HEIGHT, TRANSFORMER_CONFIG, WIDTH
+
+    generator = torch.Generator().manual_seed(3)
+    small = torch.rand(17, 3, 9, 16, generator=generator)
+    smooth = nn.functional.interpolate(small, (HEIGHT, WIDTH), mode="bilinear")
+    frames = (smooth * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    clip = clip_from_frames(frames, name="smooth", fps=8.0)
+    cells = [Cell("random", 1, 0.3), Cell("latent", 0, 0.3), Cell("rgb", 0, 0.0)]
+    plain = WanTransformer3DModel(**TRANSFORMER_CONFIG)
+    models = {"random": untrained_transformer(dict(plain.config), seed=0)}
+    latent = registry.load("latent", device="cpu")
+    latents = latent.encode(clip)
+    noise = torch.randn(1, *latents.shape, generator=torch.Generator().manual_seed(0))
+    slots = torch.from_numpy(frames[[0, 1, 5, 9, 13]])[None]
+    found = Sources(cells, models, "cpu")(torch.from_numpy(latents)[None], slots, noise)
+    for cell in cells:
+        backbone = registry.load(cell.backbone, device="cpu")
+        expected = backbone.extract(clip, layers=[cell.layer], sigma=cell.sigma, seed=0)
+        values = torch.from_numpy(expected[cell.layer].values).float()
+        torch.testing.assert_close(found[cell.name][0], values, atol=5e-3, rtol=5e-3)
+
+
+@pytest.mark.parametrize("name", ["train_vae", "train_transformer", "train_probes"])
+def test_training_imports_nothing_that_a_bare_gpu_machine_lacks(name: str) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys\n"
+        "for absent in ('jaxtyping', 'beartype', 'av', 'roma', 'rerun', 'gradio', 'tyro', 'cv2',"
+        " 'plotly'):\n"
+        "    sys.modules[absent] = None\n"
+        f"import explorer.toy.{name}\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
