@@ -25,7 +25,7 @@ class Features:
         layer: 0-based block whose output this is.
         sigma: fraction of noise in [0, 1].
         timestep: the number that the model was given.
-        official_index: position in the scheduler's descending list (the `--t` of the official code).
+        official_index: position in the scheduler's descending list (`--t` in the official code).
         seed: seed of the noise.
         provenance: device, dtype, versions: whatever may change the last bits.
     """

@@ -273,6 +273,7 @@ def main() -> None:
     graph = on_gpu and not arguments.no_graph
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
     cells = first_grid()
     if arguments.cells:
         cells = [parse_cell(text) for text in arguments.cells.split(",")]
@@ -301,6 +302,9 @@ def main() -> None:
         cell.name: Probe(ProbeConfig.compact(sources.wide(cell.backbone))).to(worker.device)
         for cell in mine
     }
+    for module in (module for probe in probes.values() for module in probe.modules()):
+        if on_gpu and isinstance(module, nn.Conv2d):  # tokens arrive with channels last
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
     order = torch.Generator().manual_seed(arguments.seed)
     noise_generator = torch.Generator(device=worker.device).manual_seed(arguments.seed)
 
