@@ -9,14 +9,15 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
+from explorer.backbones._latents import encode_video
 from explorer.toy.config import VAE_CONFIG
 from explorer.toy.pool import Renderer
-from explorer.toy.shards import load_shards
+from explorer.toy.shards import load_checkpoint
 
 
 def load_vae(folder: Path, device: str) -> AutoencoderKLWan:
     """The trained VAE of a checkpoint folder, frozen, with its latent statistics in the config."""
-    tensors, card = load_shards(folder, "vae")
+    tensors, card = load_checkpoint(folder, "vae")
     statistics = {"latents_mean": card["latents_mean"], "latents_std": card["latents_std"]}
     vae = AutoencoderKLWan(**{**VAE_CONFIG, **statistics})
     vae.load_state_dict(tensors)
@@ -24,12 +25,10 @@ def load_vae(folder: Path, device: str) -> AutoencoderKLWan:
 
 
 def encode(vae: AutoencoderKLWan, images: Tensor) -> Tensor:
-    """Normalised posterior means (B, 8, S, h, w) of uint8 clips (B, T, H, W, 3)."""
+    """Normalised posterior means (B, 8, S, h, w) of uint8 clips (B, T, H, W, 3), as in use."""
     clip = images.permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
-    mean = vae.encode(clip).latent_dist.mode().float()
-    shift = torch.tensor(vae.config.latents_mean, device=mean.device).view(1, -1, 1, 1, 1)
-    scale = torch.tensor(vae.config.latents_std, device=mean.device).view(1, -1, 1, 1, 1)
-    return (mean - shift) / scale
+    latents: Tensor = encode_video(vae, clip)
+    return latents
 
 
 @torch.no_grad()

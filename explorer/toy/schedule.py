@@ -41,3 +41,18 @@ class Clock:
         if self.step % 10 == 0 or self._worker.count == 1:  # peers talk only now and then
             self.progress = same_everywhere(self.elapsed / self._seconds, self._worker)
         return self.progress < 1.0
+
+
+class Every:
+    """True once in a number of seconds: when to save while training goes on."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the time has come; the next one is then that much later."""
+        if time.monotonic() - self._last < self._seconds:
+            return False
+        self._last = time.monotonic()
+        return True

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 LIMIT = 15_000_000
@@ -17,9 +18,10 @@ LIMIT = 15_000_000
 def save_shards(
     tensors: dict[str, Tensor], folder: Path, name: str, card: dict[str, Any], *, limit: int = LIMIT
 ) -> list[Path]:
-    """Write `name-00001.safetensors`, ... and `name.json` (the card with the list of shards).
+    """Write `name-00001-<hash>.safetensors`, ... and `name.json`, the card with the shards' hashes.
 
-    The card is written last, so a folder with a card is complete.
+    Shards are named by their content and the card is replaced last, so at any time the card names
+    a whole checkpoint: the old one or the new one. Shards of the old one are then removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     groups: list[dict[str, Tensor]] = [{}]
@@ -31,21 +33,25 @@ def save_shards(
             size = 0
         groups[-1][key] = tensor.detach().cpu().contiguous()
         size += bytes_
-    paths = []
+    hashes: dict[str, str] = {}
     for index, group in enumerate(groups):
-        path = folder / f"{name}-{index + 1:05d}.safetensors"
-        temporary = path.with_suffix(".tmp")
-        save_file(group, temporary)
-        _replace(temporary, path)
-        paths.append(path)
-    temporary = folder / f"{name}.tmp"
-    temporary.write_text(json.dumps({**card, "shards": [p.name for p in paths]}, indent=1))
-    _replace(temporary, folder / f"{name}.json")
-    return paths
+        content = save(group)
+        digest = hashlib.sha256(content).hexdigest()
+        shard = f"{name}-{index + 1:05d}-{digest[:8]}.safetensors"
+        hashes[shard] = digest
+        _replace(folder / shard, content)
+    _replace(folder / f"{name}.json", json.dumps({**card, "shards": hashes}, indent=1).encode())
+    for stale in folder.glob(f"{name}-*.safetensors"):
+        if stale.name not in hashes:
+            stale.unlink()
+    return [folder / shard for shard in hashes]
 
 
-def _replace(temporary: Path, path: Path) -> None:
-    with temporary.open("rb") as handle:
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as handle:
+        handle.write(content)
+        handle.flush()
         os.fsync(handle.fileno())
     os.replace(temporary, path)
 
@@ -54,13 +60,34 @@ def load_shards(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, A
     """(tensors, card) of a checkpoint.
 
     Raises:
-        FileNotFoundError: no complete checkpoint of that name in the folder.
+        FileNotFoundError: no checkpoint of that name in the folder.
+        ValueError: a shard is not the one that the card describes.
     """
     card = json.loads((folder / f"{name}.json").read_text())
     tensors: dict[str, Tensor] = {}
-    for shard in card["shards"]:
-        tensors.update(load_file(folder / shard))
+    for shard, digest in card["shards"].items():
+        content = (folder / shard).read_bytes()
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise ValueError(f"{folder / shard} is damaged: resume from an earlier checkpoint")
+        tensors.update(load(content))
     return tensors, card
+
+
+def load_checkpoint(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(float32 tensors, card) of a run's folder, or of a shipped model's (assets/models/toy-wan).
+
+    Raises:
+        FileNotFoundError: the folder is neither.
+        ValueError: a shard is not the one that its card describes.
+    """
+    if (folder / f"{name}.json").is_file():
+        tensors, card = load_shards(folder, name)
+    else:
+        card = json.loads((folder / "card.json").read_text())["runs"][name]
+        tensors = {}
+        for path in sorted((folder / name).glob("*.safetensors")):
+            tensors.update(load(path.read_bytes()))
+    return {key: value.float() for key, value in tensors.items()}, card
 
 
 class Average:

@@ -25,52 +25,69 @@ from explorer.probe.checkpoint import save_probe
 from explorer.probe.model import Probe, ProbeConfig
 from explorer.toy.config import FLOW_SHIFT, TRANSFORMER_CONFIG
 from explorer.toy.latents import load_vae
-from explorer.toy.shards import load_shards
+from explorer.toy.shards import load_checkpoint, load_shards
 
 
 def ship_model(vae_run: Path, transformer_run: Path, folder: Path) -> None:
-    """Write vae/, transformer/, scheduler/ and card.json of `toy-wan`."""
+    """Write vae/, transformer/, scheduler/ and card.json of `toy-wan`.
+
+    They are written beside the folder and then take its place together.
+    """
     vae: AutoencoderKLWan = load_vae(vae_run, "cpu")
-    tensors, card = load_shards(transformer_run, "transformer")
+    _, vae_card = load_checkpoint(vae_run, "vae")
+    tensors, card = load_checkpoint(transformer_run, "transformer")
     transformer = WanTransformer3DModel(**TRANSFORMER_CONFIG)
-    transformer.load_state_dict({name: value.float() for name, value in tensors.items()})
+    transformer.load_state_dict(tensors)
     library: Any = diffusers  # its lazy classes look empty to a type checker
     scheduler = library.FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=FLOW_SHIFT)
-    for name in ("vae", "transformer", "scheduler"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    vae.half().save_pretrained(folder / "vae")
-    transformer.half().save_pretrained(folder / "transformer")
-    scheduler.save_pretrained(folder / "scheduler")
-    _, vae_card = load_shards(vae_run, "vae")
     facts = {
         "trained": True,
         "data": {"vae": vae_card["data"], "transformer": card["data"]},
         "steps": card["steps"],
-        "clips": card["clips"],
         "seconds": card["train_seconds"],
-        "gpus": card["gpus"],
         "loss": card["history"][-1]["loss"],
-        "validation": card.get("validation"),
-        "vae": {key: vae_card[key] for key in ("steps", "train_seconds", "psnr_db", "slices")},
+        "psnr_db": vae_card["psnr_db"],
         "parameters": {
             "vae": sum(p.numel() for p in vae.parameters()),
             "transformer": sum(p.numel() for p in transformer.parameters()),
         },
-        "history": {"vae": vae_card["history"], "transformer": card["history"]},
+        "runs": {
+            name: {key: value for key, value in run.items() if key != "shards"}
+            for name, run in (("vae", vae_card), ("transformer", card))
+        },
     }
-    partial = folder / "card.json.partial"
-    with partial.open("w") as file:
-        json.dump(facts, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, folder / "card.json")
+    fresh = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    vae.half().save_pretrained(fresh / "vae")
+    transformer.half().save_pretrained(fresh / "transformer")
+    scheduler.save_pretrained(fresh / "scheduler")
+    (fresh / "card.json").write_text(json.dumps(facts, indent=1) + "\n")
+    take_place(fresh, folder)
+
+
+def take_place(fresh: Path, folder: Path) -> None:
+    """Put a finished folder where another one may be; readable by everyone."""
+    for path in fresh.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        if path.is_file():
+            with path.open("rb") as handle:
+                os.fsync(handle.fileno())
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(fresh, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def ship_probes(run: Path, folder: Path) -> list[str]:
     """Write every probe of a run under `folder`, bound to the shipped backbones; their names."""
     written = []
-    for path in sorted(run.glob("probes*.json")):
-        tensors, card = load_shards(run, path.stem)
+    processes = int(json.loads((run / "probes0.json").read_text())["processes"])
+    for rank in range(processes):
+        tensors, card = load_shards(run, f"probes{rank}")
+        if not card["finished"]:
+            raise ValueError(f"{run} holds an unfinished run: resume it with train_probes first")
         for name, cell in card["cells"].items():
             probe = Probe(ProbeConfig.from_dict(cell["config"]))
             prefix = f"{name}/"
@@ -109,8 +126,10 @@ def main() -> None:
     if arguments.vae and arguments.transformer:
         ship_model(arguments.vae, arguments.transformer, arguments.out / "models" / "toy-wan")
     if arguments.probes:
-        shutil.rmtree(arguments.out / "probes", ignore_errors=True)
-        ship_probes(arguments.probes, arguments.out / "probes")
+        fresh = arguments.out / ".probes.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        ship_probes(arguments.probes, fresh)
+        take_place(fresh, arguments.out / "probes")
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from explorer._atomic import replace_file
 from explorer._typing import UInt8
 from explorer._video import save_mp4
 from explorer.data.geometry import save_geometry
@@ -153,9 +153,7 @@ def main() -> None:
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     index = {ship(out, name, position): f"{name}.safetensors" for name, position in CLIPS.items()}
-    partial = out / f".index.{os.getpid()}.tmp"
-    partial.write_text(json.dumps(index, indent=1) + "\n")
-    os.replace(partial, out / "index.json")
+    replace_file(out / "index.json", (json.dumps(index, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ from explorer.toy.config import FRAMES, HEIGHT, TRANSFORMER_CONFIG, WIDTH
 from explorer.toy.fuse import graphed
 from explorer.toy.latents import encode, load_vae
 from explorer.toy.pool import Renderer
-from explorer.toy.schedule import Clock
-from explorer.toy.shards import load_shards, save_shards
+from explorer.toy.schedule import Clock, Every
+from explorer.toy.shards import load_checkpoint, load_shards, save_shards
 
 GRID = (18, 32)
 MAPS = (72, 128)
@@ -241,9 +241,9 @@ def validate(
 
 def load_models(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
     """The transformers that the cells read."""
-    tensors, _ = load_shards(arguments.transformer, "transformer")
+    tensors, _ = load_checkpoint(arguments.transformer, "transformer")
     trained = WanTransformer3DModel(**TRANSFORMER_CONFIG)
-    trained.load_state_dict({name: value.float() for name, value in tensors.items()})
+    trained.load_state_dict(tensors)
     untrained: Any = untrained_transformer(dict(trained.config), seed=RANDOM_SEED)
     models = {"toy-wan": trained, "random": untrained}
     return {name: m.to(device).eval().requires_grad_(False) for name, m in models.items()}
@@ -264,6 +264,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--render-batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0, help="of the probes and the order of clips")
+    parser.add_argument("--save-seconds", type=float, default=60.0, help="between checkpoints")
+    parser.add_argument("--resume", type=Path, help="of a run with as many processes")
     parser.add_argument("--no-graph", action="store_true")
     arguments = parser.parse_args()
 
@@ -302,6 +304,13 @@ def main() -> None:
         cell.name: Probe(ProbeConfig.compact(sources.wide(cell.backbone))).to(worker.device)
         for cell in mine
     }
+    earlier: dict[str, Any] = {"steps": 0, "seconds": 0.0, "history": []}
+    if arguments.resume:
+        tensors, earlier = load_shards(arguments.resume, f"probes{worker.rank}")
+        for name, probe in probes.items():
+            probe.load_state_dict(
+                {key: tensors[f"{name}/{key}"].float() for key in probe.state_dict()}
+            )
     for module in (module for probe in probes.values() for module in probe.modules()):
         if on_gpu and isinstance(module, nn.Conv2d):  # tokens arrive with channels last
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
@@ -332,7 +341,48 @@ def main() -> None:
         )
     left = max(arguments.seconds - (time.monotonic() - began) - 15.0, 5.0)
     clock = Clock(left, peak=arguments.rate, floor=1e-5, warmup=100, worker=worker)
-    history: list[dict[str, Any]] = []
+    history: list[dict[str, Any]] = [*earlier["history"]]
+
+    def store(results: dict[str, dict[str, float]]) -> None:
+        """Write this process's probes; without results they can be resumed, not shipped."""
+        tensors = {
+            f"{name}/{key}": value.to(torch.float16)
+            for name, probe in probes.items()
+            for key, value in probe.state_dict().items()
+        }
+        card = {
+            "processes": worker.count,
+            "steps": earlier["steps"] + clock.step,
+            "batch": arguments.batch,
+            "seed": arguments.seed,
+            "seconds": round(earlier["seconds"] + clock.elapsed, 1),
+            "data": {
+                "world": "procedural",
+                "split": "train",
+                "first_seed": arguments.first_seed,
+                "clips": len(pool.latents),
+                "frames": FRAMES,
+                "size": [HEIGHT, WIDTH],
+            },
+            "cells": {
+                cell.name: {
+                    "backbone": cell.backbone,
+                    "layer": cell.layer,
+                    "sigma": cell.sigma,
+                    "config": probes[cell.name].config.to_dict(),
+                    "metrics": {
+                        **results.get(cell.name, {}),
+                        "validation_clips": len(held_out.latents),
+                    },
+                }
+                for cell in mine
+            },
+            "finished": bool(results),
+            "history": history,
+        }
+        save_shards(tensors, arguments.out, f"probes{worker.rank}", card)
+
+    save = Every(arguments.save_seconds)
     while True:
         latents, frames, noise, targets = draw()
         features = read(latents, frames, noise)
@@ -352,39 +402,11 @@ def main() -> None:
                 print(json.dumps(history[-1]), flush=True)
         if not more:
             break
+        if save.due():
+            store({})
 
     results = validate(probes, sources, held_out, batch=arguments.batch, autocast=on_gpu)
-    tensors = {
-        f"{name}/{key}": value.to(torch.float16)
-        for name, probe in probes.items()
-        for key, value in probe.state_dict().items()
-    }
-    card = {
-        "steps": clock.step,
-        "batch": arguments.batch,
-        "seed": arguments.seed,
-        "seconds": round(clock.elapsed, 1),
-        "data": {
-            "world": "procedural",
-            "split": "train",
-            "first_seed": arguments.first_seed,
-            "clips": len(pool.latents),
-            "frames": FRAMES,
-            "size": [HEIGHT, WIDTH],
-        },
-        "cells": {
-            cell.name: {
-                "backbone": cell.backbone,
-                "layer": cell.layer,
-                "sigma": cell.sigma,
-                "config": probes[cell.name].config.to_dict(),
-                "metrics": {**results[cell.name], "validation_clips": len(held_out.latents)},
-            }
-            for cell in mine
-        },
-        "history": history,
-    }
-    save_shards(tensors, arguments.out, f"probes{worker.rank}", card)
+    store(results)
     for name, metrics in results.items():
         print(name, {key: round(value, 4) for key, value in metrics.items()}, flush=True)
     parallel.leave(worker)

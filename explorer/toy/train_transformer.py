@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import WanTransformer3DModel
@@ -31,8 +32,8 @@ from explorer.toy.config import (
 )
 from explorer.toy.latents import latent_pool, load_vae
 from explorer.toy.pool import Renderer
-from explorer.toy.schedule import Clock
-from explorer.toy.shards import Average, load_shards, save_shards
+from explorer.toy.schedule import Clock, Every
+from explorer.toy.shards import Average, load_checkpoint, save_shards
 
 
 def sample_sigma(count: int, generator: torch.Generator, device: str) -> Tensor:
@@ -85,6 +86,7 @@ def main() -> None:
     parser.add_argument("--large-batch", type=int, default=48, help="a process, at 144x256")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--render-batch", type=int, default=16)
+    parser.add_argument("--save-seconds", type=float, default=60.0, help="between checkpoints")
     parser.add_argument("--resume", type=Path)
     arguments = parser.parse_args()
 
@@ -120,7 +122,7 @@ def main() -> None:
     history: list[dict[str, float]] = []
     earlier: dict[str, float] = {"steps": 0, "clips": 0, "train_seconds": 0.0}
     if arguments.resume:
-        tensors, card = load_shards(arguments.resume, "transformer")
+        tensors, card = load_checkpoint(arguments.resume, "transformer")
         model.load_state_dict(tensors)
         history, earlier = card["history"], card
     average = Average(model, 0.999)
@@ -134,6 +136,21 @@ def main() -> None:
     generator = torch.Generator(device=worker.device).manual_seed(7919 * worker.rank + 17)
     running = torch.zeros(2, device=worker.device)
     clips = 0
+
+    def describe() -> dict[str, Any]:
+        return {
+            "data": f"procedural world, train seeds from {arguments.first_seed}, {FRAMES} frames: "
+            f"{len(small) * worker.count} clips at {SMALL_HEIGHT}x{SMALL_WIDTH}, "
+            f"{len(large) * worker.count} at {HEIGHT}x{WIDTH}",
+            "steps": int(earlier["steps"]) + clock.step,
+            "clips": int(earlier["clips"]) + clips,
+            "train_seconds": round(float(earlier["train_seconds"]) + clock.elapsed, 1),
+            "pool_seconds": round(pool_seconds, 1),
+            "gpus": worker.count if on_gpu else 0,
+            "history": history,
+        }
+
+    save = Every(arguments.save_seconds)
     while True:
         for group in optimizer.param_groups:
             group["lr"] = clock.rate()
@@ -168,24 +185,14 @@ def main() -> None:
                 print(json.dumps(history[-1]), flush=True)
         if not more:
             break
+        if worker.leads and save.due():
+            save_shards(average.values, arguments.out, "transformer", describe())
 
     average.copy_to(model)
     if worker.leads:
-        card = {
-            "data": f"procedural world, train seeds from {arguments.first_seed}, {FRAMES} frames: "
-            f"{len(small) * worker.count} clips at {SMALL_HEIGHT}x{SMALL_WIDTH}, "
-            f"{len(large) * worker.count} at {HEIGHT}x{WIDTH}",
-            "steps": int(earlier["steps"]) + clock.step,
-            "clips": int(earlier["clips"]) + clips,
-            "train_seconds": round(float(earlier["train_seconds"]) + clock.elapsed, 1),
-            "pool_seconds": round(pool_seconds, 1),
-            "gpus": worker.count if on_gpu else 0,
-            "history": history,
-        }
-        state = {k: v.float() for k, v in model.state_dict().items()}
-        save_shards(state, arguments.out, "transformer", card)
+        card = describe()
         card["validation"] = validation_losses(model, held_out, autocast=on_gpu)
-        save_shards(state, arguments.out, "transformer", card)
+        save_shards(average.values, arguments.out, "transformer", card)
         print(json.dumps({k: v for k, v in card.items() if k != "history"}), flush=True)
     parallel.leave(worker)
 

@@ -23,10 +23,10 @@ from explorer.toy import parallel
 from explorer.toy.config import FRAMES, HEIGHT, SMALL_HEIGHT, SMALL_WIDTH, VAE_CONFIG, WIDTH
 from explorer.toy.fuse import fuse_norms, graphed
 from explorer.toy.pool import Renderer, image_pool
-from explorer.toy.schedule import Clock
-from explorer.toy.shards import Average, load_shards, save_shards
+from explorer.toy.schedule import Clock, Every
+from explorer.toy.shards import Average, load_checkpoint, save_shards
 
-CROP_HEIGHT, CROP_WIDTH, CROP_FRAMES = 96, 128, 9
+CROP_HEIGHT, CROP_WIDTH = 80, 112
 KL_WEIGHT = 1e-5
 
 
@@ -35,35 +35,53 @@ def to_unit(images: Tensor) -> Tensor:
     return images.permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
 
 
-def edges(x: Tensor) -> Tensor:
-    """Horizontal and vertical differences, flattened together."""
-    across, down = x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
-    return torch.cat([across.flatten(), down.flatten()])
+def slot_weights(frames: int) -> Tensor:
+    """(1, 1, T, 1, 1) weights of mean 1 that make every latent slot count the same.
+
+    The first slot holds one frame, the others four; without this the first frame, which gives a
+    clip its colours, would hardly be trained.
+    """
+    weights = torch.ones(frames)
+    weights[0] = 4.0
+    return (weights / weights.mean()).view(1, 1, -1, 1, 1)
+
+
+def edge_loss(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean absolute difference of horizontal and vertical differences."""
+    error = x - y
+    across, down = error[..., 1:] - error[..., :-1], error[..., 1:, :] - error[..., :-1, :]
+    return 0.5 * ((across.abs() * weights).mean() + (down.abs() * weights).mean())
 
 
 def crops(pools: list[Tensor], batch: int, generator: torch.Generator) -> Tensor:
-    """Random crops (batch, 3, 9, 96, 128) from one of the pools, some of them mirrored."""
+    """Random crops (batch, 3, 17, 80, 112) from one of the pools, some of them mirrored.
+
+    Clips keep their full length: trained on shorter ones, the causal decoder drifts beyond it.
+    """
     pool = pools[int(torch.randint(len(pools), (1,), generator=generator))]
-    count, frames, height, width = pool.shape[:4]
+    count, _, height, width = pool.shape[:4]
     index = torch.randint(count, (batch,), generator=generator)
-    t = int(torch.randint((frames - CROP_FRAMES) // 4 + 1, (1,), generator=generator)) * 4
     y = int(torch.randint(height - CROP_HEIGHT + 1, (1,), generator=generator))
     x = int(torch.randint(width - CROP_WIDTH + 1, (1,), generator=generator))
-    window = pool[:, t : t + CROP_FRAMES, y : y + CROP_HEIGHT, x : x + CROP_WIDTH]
+    window = pool[:, :, y : y + CROP_HEIGHT, x : x + CROP_WIDTH]
     clip = to_unit(window[index.to(pool.device)])
     return clip.flip(-1) if torch.rand(1, generator=generator) < 0.5 else clip
 
 
 @torch.no_grad()
-def psnr(vae: Any, images: Tensor, *, batch: int = 8) -> float:
-    """Mean over clips of the peak signal-to-noise ratio in dB, peak 255."""
-    values: list[float] = []
+def psnr(vae: Any, images: Tensor, *, batch: int = 8) -> tuple[float, list[float]]:
+    """(mean over clips, mean of each frame) of the peak signal-to-noise ratio in dB, peak 255."""
+    clips: list[Tensor] = []
     for start in range(0, len(images), batch):
         clip = to_unit(images[start : start + batch])
         decoded = vae.decode(vae.encode(clip).latent_dist.mode()).sample.float()
-        error = ((decoded - clip) ** 2).mean(dim=(1, 2, 3, 4)) / 4.0
-        values += (-10 * torch.log10(error)).tolist()
-    return sum(values) / len(values)
+        clips.append(((decoded - clip) ** 2).mean(dim=(1, 3, 4)) / 4.0)
+    error = torch.cat(clips)
+    of_clips, of_frames = error.mean(1), error
+    return (
+        float((-10 * torch.log10(of_clips)).mean()),
+        (-10 * torch.log10(of_frames)).mean(0).tolist(),
+    )
 
 
 @torch.no_grad()
@@ -91,6 +109,7 @@ def main() -> None:
     parser.add_argument("--render-batch", type=int, default=16)
     parser.add_argument("--held-out", type=int, default=64, help="validation clips for the PSNR")
     parser.add_argument("--resume", type=Path)
+    parser.add_argument("--save-seconds", type=float, default=60.0, help="between checkpoints")
     parser.add_argument("--fuse", action="store_true", help="norm and SiLU in one kernel")
     parser.add_argument("--graph", action="store_true", help="replay the step as a CUDA graph")
     arguments = parser.parse_args()
@@ -105,7 +124,7 @@ def main() -> None:
     history: list[dict[str, float]] = []
     slices: list[dict[str, Any]] = []
     if arguments.resume:
-        tensors, earlier = load_shards(arguments.resume, "vae")
+        tensors, earlier = load_checkpoint(arguments.resume, "vae")
         vae.load_state_dict(tensors)
         history, slices = earlier["history"], earlier["slices"]
     on_gpu = worker.device.startswith("cuda")
@@ -149,6 +168,8 @@ def main() -> None:
     generator = torch.Generator().manual_seed(7919 * worker.rank + arguments.first_seed)
     running = torch.zeros(3, device=worker.device)
 
+    weights = slot_weights(FRAMES).to(worker.device)
+
     def losses_of(clip: Tensor) -> Tensor:
         with torch.autocast(
             worker.device.split(":")[0], dtype=torch.bfloat16, enabled=on_gpu, cache_enabled=False
@@ -157,8 +178,8 @@ def main() -> None:
             decoded = vae.decode(posterior.sample()).sample
         mean, log_variance = posterior.mean.float(), posterior.logvar.float()
         kl = 0.5 * (mean**2 + log_variance.exp() - 1.0 - log_variance).mean()
-        l1 = (decoded.float() - clip).abs().mean()
-        gradient = (edges(decoded.float()) - edges(clip)).abs().mean()
+        l1 = ((decoded.float() - clip).abs() * weights).mean()
+        gradient = edge_loss(decoded.float(), clip, weights)
         return torch.stack([l1 + gradient + KL_WEIGHT * kl, l1, gradient, kl])
 
     def train_on(clip: Tensor) -> Tensor:
@@ -171,6 +192,28 @@ def main() -> None:
         example = example.contiguous(memory_format=torch.channels_last_3d)
     parameters = list(vae.parameters())
     step = graphed(train_on, [example], parameters, enabled=arguments.graph and on_gpu)
+
+    def describe() -> dict[str, Any]:
+        now = {
+            "first_seed": arguments.first_seed,
+            "clips": 2 * arguments.pool * worker.count,
+            "steps": clock.step,
+            "batch": arguments.batch * worker.count,
+            "train_seconds": round(clock.elapsed, 1),
+            "pool_seconds": round(pool_seconds, 1),
+            "gpus": worker.count if on_gpu else 0,
+        }
+        every = [*slices, now]
+        return {
+            "data": f"procedural world, {sum(part['clips'] for part in every)} train clips of "
+            f"{FRAMES} frames",
+            "steps": sum(part["steps"] for part in every),
+            "train_seconds": round(sum(part["train_seconds"] for part in every), 1),
+            "slices": every,
+            "history": history,
+        }
+
+    save = Every(arguments.save_seconds)
     while True:
         for group in optimizer.param_groups:
             group["lr"] = clock.rate()
@@ -196,40 +239,17 @@ def main() -> None:
                 print(json.dumps(history[-1]), flush=True)
         if not more:
             break
+        if worker.leads and save.due():
+            save_shards(average.values, arguments.out, "vae", describe())
 
     average.copy_to(vae)
     vae.eval()
-    state = {key: value.float() for key, value in vae.state_dict().items()}
-    if worker.leads:  # safe before the statistics are known
-        save_shards(state, arguments.out, "vae", {"history": history, "slices": slices})
-    quality = psnr(vae, held_out)
-    mean_large, std_large = latent_statistics(vae, large[:128])
+    quality, of_frames = psnr(vae, held_out)
     if worker.leads:
-        vae.register_to_config(latents_mean=mean_large, latents_std=std_large)
-        slices = [
-            *slices,
-            {
-                "first_seed": arguments.first_seed,
-                "clips": 2 * arguments.pool * worker.count,
-                "steps": clock.step,
-                "batch": arguments.batch * worker.count,
-                "train_seconds": round(clock.elapsed, 1),
-                "pool_seconds": round(pool_seconds, 1),
-                "gpus": worker.count if on_gpu else 0,
-            },
-        ]
-        card = {
-            "data": f"procedural world, {sum(part['clips'] for part in slices)} train clips of "
-            f"{FRAMES} frames",
-            "steps": sum(part["steps"] for part in slices),
-            "train_seconds": round(sum(part["train_seconds"] for part in slices), 1),
-            "slices": slices,
-            "psnr_db": quality,
-            "latents_mean": mean_large,
-            "latents_std": std_large,
-            "history": history,
-        }
-        save_shards(state, arguments.out, "vae", card)
+        card = describe()
+        card["latents_mean"], card["latents_std"] = latent_statistics(vae, large[:128])
+        card |= {"psnr_db": quality, "psnr_db_of_frames": [round(value, 2) for value in of_frames]}
+        save_shards(average.values, arguments.out, "vae", card)
         print(json.dumps({k: v for k, v in card.items() if k != "history"}), flush=True)
     parallel.leave(worker)
 

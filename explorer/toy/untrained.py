@@ -7,10 +7,10 @@ true shape. The page shows `trained: false` wherever this model speaks.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from explorer._atomic import replace_file
 from explorer.toy.config import FLOW_SHIFT, TRANSFORMER_CONFIG, VAE_CONFIG
 
 
@@ -50,10 +50,5 @@ def write_untrained(
             "transformer": sum(p.numel() for p in transformer.parameters()),
         },
     }
-    partial = folder / "card.json.partial"
-    with partial.open("w") as file:
-        json.dump(card, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, folder / "card.json")
+    replace_file(folder / "card.json", json.dumps(card, indent=1).encode())
     return folder

@@ -10,14 +10,22 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import nn
 
-from explorer.toy.config import VAE_CONFIG
+from explorer.toy.config import TRANSFORMER_CONFIG, VAE_CONFIG
 from explorer.toy.fuse import eager, fuse_norms
 from explorer.toy.parallel import Worker
-from explorer.toy.schedule import Clock
-from explorer.toy.shards import Average, load_shards, save_shards
+from explorer.toy.schedule import Clock, Every
+from explorer.toy.shards import Average, load_checkpoint, load_shards, save_shards
+from explorer.toy.ship import take_place
 from explorer.toy.train_probes import Cell, Sources, first_grid, parse_cell
 from explorer.toy.train_transformer import flow_loss, sample_sigma
-from explorer.toy.train_vae import crops, latent_statistics, psnr, to_unit
+from explorer.toy.train_vae import (
+    crops,
+    edge_loss,
+    latent_statistics,
+    psnr,
+    slot_weights,
+    to_unit,
+)
 
 ALONE = Worker(0, 1, "cpu")
 
@@ -30,6 +38,75 @@ def test_shards_stay_under_the_limit_and_come_back_equal(tmp_path: Path) -> None
     loaded, card = load_shards(tmp_path, "x")
     assert card["steps"] == 3
     assert all(torch.equal(loaded[name], value) for name, value in tensors.items())
+
+
+def test_a_save_that_is_cut_short_leaves_the_checkpoint_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = {"a": torch.zeros(1000), "b": torch.zeros(1000)}
+    save_shards(old, tmp_path, "x", {"steps": 1}, limit=4100)
+    written: list[Path] = []
+
+    def broken(path: Path, content: bytes) -> None:
+        if written:
+            raise OSError("no space left")
+        written.append(path)
+        path.write_bytes(content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("explorer.toy.shards._replace", broken)
+        with pytest.raises(OSError, match="no space"):
+            save_shards({k: v + 1 for k, v in old.items()}, tmp_path, "x", {}, limit=4100)
+    loaded, card = load_shards(tmp_path, "x")
+    assert card["steps"] == 1
+    assert all(torch.equal(loaded[name], value) for name, value in old.items())
+    save_shards({k: v + 2 for k, v in old.items()}, tmp_path, "x", {"steps": 2}, limit=4100)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+    assert float(load_shards(tmp_path, "x")[0]["b"].mean()) == 2.0
+
+
+def test_training_can_go_on_from_the_shipped_model() -> None:
+    from explorer.assets import assets_root
+    from explorer.toy.latents import load_vae
+
+    folder = assets_root() / "models" / "toy-wan"
+    tensors, card = load_checkpoint(folder, "transformer")
+    WanTransformer3DModel(**TRANSFORMER_CONFIG).load_state_dict(tensors)
+    assert {"steps", "clips", "train_seconds", "history"} <= card.keys()
+    assert load_checkpoint(folder, "vae")[1]["slices"]
+    vae: Any = load_vae(folder, "cpu")
+    assert vae.config.latents_std != [1.0] * 8
+
+
+def test_a_shipped_folder_takes_the_place_of_the_old_one_whole(tmp_path: Path) -> None:
+    old, fresh = tmp_path / "model", tmp_path / ".model.new"
+    for folder, text in ((old, "old"), (fresh, "new")):
+        folder.mkdir()
+        (folder / text).write_text(text)
+    take_place(fresh, old)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (old / "new").read_text() == "new"
+
+
+def test_a_damaged_shard_is_refused(tmp_path: Path) -> None:
+    (path,) = save_shards({"a": torch.zeros(3)}, tmp_path, "x", {})
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(ValueError, match="damaged"):
+        load_shards(tmp_path, "x")
+
+
+def test_every_latent_slot_counts_the_same_in_the_loss() -> None:
+    weights = slot_weights(17).flatten()
+    assert float(weights.mean()) == pytest.approx(1.0)
+    sums = [float(weights[0])] + [float(weights[k : k + 4].sum()) for k in range(1, 17, 4)]
+    assert sums == pytest.approx([sums[0]] * 5)
+
+
+def test_the_edge_loss_ignores_a_constant_shift_and_sees_a_ramp() -> None:
+    x, weights = torch.rand(1, 3, 17, 4, 6), slot_weights(17)
+    assert float(edge_loss(x, x + 0.3, weights)) == pytest.approx(0.0, abs=1e-6)
+    ramp = torch.arange(6.0).expand(1, 3, 17, 4, 6)
+    assert float(edge_loss(x + ramp, x, weights)) == pytest.approx(0.5, abs=1e-6)
 
 
 def test_an_unfinished_checkpoint_is_not_read(tmp_path: Path) -> None:
@@ -65,6 +142,8 @@ def test_the_clock_warms_up_decays_and_ends() -> None:
     assert rates == [0.25, 0.5, 0.75, 1.0]
     clock.progress = 1.0
     assert clock.rate() == pytest.approx(0.1)
+    assert not Every(1e9).due()
+    assert Every(0.0).due()
     over = Clock(1e-9, peak=1.0, floor=0.1, warmup=1, worker=ALONE)
     assert not over.advance()
 
@@ -99,7 +178,7 @@ def test_an_eager_step_starts_from_no_gradients() -> None:
 def test_crops_have_one_shape_and_lie_in_the_unit_range() -> None:
     pool = torch.randint(0, 256, (3, 17, 100, 140, 3), dtype=torch.uint8)
     clip = crops([pool], 2, torch.Generator().manual_seed(0))
-    assert clip.shape == (2, 3, 9, 96, 128)
+    assert clip.shape == (2, 3, 17, 80, 112)
     assert float(clip.min()) >= -1.0
     assert float(clip.max()) <= 1.0
 
@@ -117,7 +196,9 @@ def test_psnr_and_latent_statistics_agree_with_their_definitions() -> None:
 
     images = torch.randint(0, 255, (3, 2, 4, 4, 3), dtype=torch.uint8)
     model: Any = Identity()
-    assert psnr(model, images, batch=2) == pytest.approx(48.13, abs=0.01)
+    of_clips, of_frames = psnr(model, images, batch=2)
+    assert of_clips == pytest.approx(48.13, abs=0.01)
+    assert of_frames == pytest.approx([48.13, 48.13], abs=0.01)
     mean, std = latent_statistics(model, images, batch=2)
     values = to_unit(images).transpose(0, 1).flatten(1)
     torch.testing.assert_close(torch.tensor(mean), values.mean(1))
@@ -157,7 +238,8 @@ def test_training_features_are_those_that_extract_gives() -> None:
     from explorer.backbones import registry
     from explorer.backbones._untrained import untrained_transformer
     from explorer.clip import clip_from_frames
-    from explorer.toy.config import HEIGHT, TRANSFORMER_CONFIG, WIDTH
+    from explorer.toy.config import HEIGHT, WIDTH
+    from explorer.toy.latents import encode
 
     generator = torch.Generator().manual_seed(3)
     small = torch.rand(17, 3, 9, 16, generator=generator)
@@ -167,11 +249,11 @@ def test_training_features_are_those_that_extract_gives() -> None:
     cells = [Cell("random", 1, 0.3), Cell("latent", 0, 0.3), Cell("rgb", 0, 0.0)]
     plain = WanTransformer3DModel(**TRANSFORMER_CONFIG)
     models = {"random": untrained_transformer(dict(plain.config), seed=0)}
-    latent = registry.load("latent", device="cpu")
-    latents = latent.encode(clip)
-    noise = torch.randn(1, *latents.shape, generator=torch.Generator().manual_seed(0))
+    vae: Any = registry.load("latent", device="cpu")
+    latents = encode(vae.vae, torch.from_numpy(frames)[None])
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
     slots = torch.from_numpy(frames[[0, 1, 5, 9, 13]])[None]
-    found = Sources(cells, models, "cpu")(torch.from_numpy(latents)[None], slots, noise)
+    found = Sources(cells, models, "cpu")(latents, slots, noise)
     for cell in cells:
         backbone = registry.load(cell.backbone, device="cpu")
         expected = backbone.extract(clip, layers=[cell.layer], sigma=cell.sigma, seed=0)
