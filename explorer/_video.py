@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
+from explorer._atomic import replacing
 from explorer._decode import CONVERSION
 from explorer._typing import UInt8
 from explorer.errors import ClipError
@@ -39,25 +38,18 @@ def save_mp4(
     height, width = frames.shape[1:3]
     if height % 2 or width % 2:
         raise ClipError(f"frames of {width}x{height} cannot be mp4: crop to even height and width")
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    try:
-        with av.open(name, "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            rate = Fraction(fps).limit_denominator(1001)
-            # One thread: x264 distributes bits by thread, and the same frames should give the
-            # same file everywhere.
-            options = {"crf": str(crf), "preset": "slow", "threads": "1"}
-            stream = container.add_stream("libx264", rate=rate, options=options)
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            for image in frames:
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-                planar = frame.reformat(format="yuv420p", interpolation=CONVERSION)
-                container.mux(stream.encode(planar))
-            container.mux(stream.encode(None))
-        with open(name, "rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp makes files that only their owner reads
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with (
+        replacing(path) as temporary,
+        av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container,
+    ):
+        rate = Fraction(fps).limit_denominator(1001)
+        # One thread: x264 distributes bits by thread, and the same frames should give the same
+        # file everywhere.
+        options = {"crf": str(crf), "preset": "slow", "threads": "1"}
+        stream = container.add_stream("libx264", rate=rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for image in frames:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            planar = frame.reformat(format="yuv420p", interpolation=CONVERSION)
+            container.mux(stream.encode(planar))
+        container.mux(stream.encode(None))

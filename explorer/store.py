@@ -13,7 +13,6 @@ import logging
 import os
 import re
 import struct
-import tempfile
 import threading
 import time
 import zlib
@@ -22,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from explorer._atomic import SUFFIX, replace_file
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ class Store:
         data = _pack(self.digest(kind, key), arrays, {} if meta is None else meta)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, data)
+            replace_file(path, data)
         except OSError as error:
             log.warning("cannot cache %s in %s: %s", kind, self.root, error)
             return False
@@ -153,7 +154,7 @@ class Store:
 
         Also removes temporary files that a killed writer left behind. Returns the bytes removed.
         """
-        for leftover in self.root.glob("*/*/*.tmp"):
+        for leftover in self.root.glob(f"*/*/*{SUFFIX}"):
             try:
                 if time.time() - leftover.stat().st_mtime > _STALE:
                     _remove(leftover)
@@ -211,26 +212,6 @@ def _unpack(data: bytes, digest: str) -> tuple[Arrays, dict[str, Any]]:
         raise ValueError("its checksum is wrong")
     meta: dict[str, Any] = header["meta"]
     return arrays, meta
-
-
-def _write(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=f"{path.stem[:16]}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        _remove(Path(name))
-        raise
-    if os.name == "posix":
-        # Without this the rename itself may be lost when the power fails.
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _remove(path: Path) -> None:

@@ -7,7 +7,6 @@ Points are not stored; unprojecting the depth gives them back.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from explorer._atomic import replace_file
 from explorer._typing import Float, Int, UInt8
 from explorer.camera import Cameras
 from explorer.errors import ReferenceError3D
@@ -67,7 +67,7 @@ def save_geometry(
     Raises:
         ValueError: shapes disagree, a depth is negative or not finite, or an id does not fit int16.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     count, height, width = depth.shape
     shapes = (surface.shape, cam_from_world.shape, intrinsics.shape)
@@ -81,17 +81,8 @@ def save_geometry(
         "cam_from_world": np.ascontiguousarray(cam_from_world, dtype=np.float64),
         "intrinsics": np.ascontiguousarray(intrinsics, dtype=np.float64),
     }
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        header = {"format": FORMAT, "attributes": json.dumps(dict(attributes), sort_keys=True)}
-        save_file(arrays, partial, metadata=header)
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(partial, 0o644)  # safetensors makes files that only their owner reads
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    header = {"format": FORMAT, "attributes": json.dumps(dict(attributes), sort_keys=True)}
+    replace_file(Path(path), save(arrays, metadata=header))
 
 
 def load_geometry(path: Path) -> Geometry:

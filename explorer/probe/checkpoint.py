@@ -9,12 +9,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from explorer._atomic import replace_file
 from explorer.assets import assets_root
 from explorer.errors import ProbeError
 
@@ -215,20 +214,6 @@ def save_probe(
         weights=root / backbone / f"{cell_name(layer, sigma)}.safetensors",
     )
     card.weights.parent.mkdir(parents=True, exist_ok=True)
-    _replace(card.weights, content)
-    _replace(card.weights.with_suffix(".json"), card.to_json().encode())
+    replace_file(card.weights, content)
+    replace_file(card.weights.with_suffix(".json"), card.to_json().encode())
     return card
-
-
-def _replace(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
