@@ -10,8 +10,8 @@ from typing import Any
 from app._gradio import gr
 from app.metrics_panel import COLUMNS
 from explorer.backbones import registry
-from explorer.evaluate import metrics_of
 from explorer.figures import layer_sigma_map
+from explorer.held_out import metrics_of
 from explorer.probe.checkpoint import list_probes
 
 MAP_JS = (Path(__file__).parent / "static" / "map.js").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import Any
 
 from app.state import Look
 from explorer.backbones import registry
-from explorer.evaluate import metrics_of
+from explorer.held_out import metrics_of
 from explorer.probe.checkpoint import ProbeCard, find_probe, list_probes
 
 EMPTY = "<div class='pane empty'>Metrics of the look appear here.</div>"

@@ -11,19 +11,15 @@ numpy, diffusers, safetensors, einops and roma only.
 from __future__ import annotations
 
 import argparse
-import functools
 import json
-import logging
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from explorer._atomic import replace_file
 from explorer._evaluate_table import (
-    METRICS,
     best_cell,
     chosen_by,
     differences,
@@ -38,28 +34,9 @@ from explorer.probe.checkpoint import SIGMA_TOLERANCE, ProbeCard, list_probes
 if TYPE_CHECKING:
     from explorer._evaluate_run import Progress
 
-__all__ = [
-    "best_cell",
-    "default_path",
-    "evaluate",
-    "held_out",
-    "main",
-    "metrics_of",
-    "parse_cells",
-]
-
-log = logging.getLogger(__name__)
-
 SPLIT = "test"
 TRAINING_MEAN = "training mean per pixel"
 NOTHING_MOVES = "nothing moves"
-Identity = tuple[str, int, float, str]
-HeldOut = dict[tuple[str, int, float], dict[str, Any]]
-
-
-def default_path() -> Path:
-    """Where the shipped figures are."""
-    return assets_root() / "probes" / "evaluation.json"
 
 
 def cell_id(card: ProbeCard) -> str:
@@ -220,79 +197,11 @@ def compare_chosen(
     ]
 
 
-def held_out(path: Path | None = None) -> HeldOut | None:
-    """Test figures by (backbone, layer, sigma), read without torch; None where there is no file.
-
-    Each value has `point_error`, `depth_error`, `auc5`, `auc30`, `correspondence_error_px` and
-    `pck`: None or {"mean", "low", "high", "count"}. A cell whose probe is no longer the one that
-    was evaluated is left out. Sigma is rounded to two decimals.
-
-    Raises:
-        ProbeError: the file is not an evaluation.
-    """
-    figures = _figures(path or default_path())
-    if figures is None:
-        return None
-    named = {_identity(vars(card), card.sha256) for card in list_probes()}
-    return {key[:3]: values for key, values in figures.items() if key in named}
-
-
-def metrics_of(card: ProbeCard) -> dict[str, Any]:
-    """A probe's figures: those of its card, and over them those of the shipped evaluation of it.
-
-    A broken evaluation is logged and left out: it is no reason to show nothing.
-    """
-    try:
-        figures = _figures(default_path()) or {}
-    except ProbeError as error:
-        log.warning("%s", error)
-        figures = {}
-    return {**card.metrics, **figures.get(_identity(vars(card), card.sha256), {})}
-
-
-def _identity(cell: dict[str, Any], probe: str) -> Identity:
-    """Which probe it is: a cell, and the sha256 of the weights there."""
-    return cell["backbone"], int(cell["layer"]), round(float(cell["sigma"]), 2), probe
-
-
-def _figures(path: Path) -> dict[Identity, dict[str, Any]] | None:
-    try:
-        changed = path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return None
-    return _read_figures(path, changed)
-
-
-@functools.lru_cache(maxsize=4)
-def _read_figures(path: Path, changed: int) -> dict[Identity, dict[str, Any]]:
-    try:
-        result = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ProbeError(f"{path} cannot be read ({error}): restore or remove it") from error
-    try:
-        return {
-            _identity(cell, cell["probe"]): {n: cell["metrics"].get(n) for n in METRICS}
-            for cell in result["cells"]
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ProbeError(f"{path} is not an evaluation ({error!r}): evaluate again") from error
-
-
 def write(path: Path, result: dict[str, Any]) -> None:
     """Put the result in a file that is the old or the new one at any time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(result, file, indent=1, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+    replace_file(path, text.encode())
 
 
 def run_command(

@@ -30,7 +30,8 @@ class Eval:
     def run(self) -> int:
         """Evaluate, and print what was found."""
         from explorer.errors import EmergeError
-        from explorer.evaluate import default_path, run_command
+        from explorer.evaluate import run_command
+        from explorer.held_out import default_path
 
         if self.write and self.out is not None:
             raise EmergeError("--write and --out name two files: choose one")
