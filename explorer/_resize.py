@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -25,24 +25,20 @@ def cover_crop(
     return (source[0] - height) // 2, (source[1] - width) // 2, height, width
 
 
-def _resizer(
-    crop: tuple[int, int, int, int], size: tuple[int, int]
-) -> Callable[[UInt8[np.ndarray, "H W 3"]], UInt8[np.ndarray, "h w 3"]]:
+def resize(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+    """An image stretched to (height, width) `size`; the same array where it has it already.
+
+    Axes that shrink are averaged over areas, the antialiased choice; OpenCV's area method would
+    repeat pixels where an axis grows, so there it is bilinear.
+    """
     import cv2
 
-    y0, x0, height, width = crop
-    shrinks = height * width > size[0] * size[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-
-    def resize(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        part = np.ascontiguousarray(rgb[y0 : y0 + height, x0 : x0 + width])
-        if part.shape[:2] == size:
-            return part
-        return np.asarray(
-            cv2.resize(part, (size[1], size[0]), interpolation=method), dtype=np.uint8
-        )
-
-    return resize
+    shrunk = (min(image.shape[0], size[0]), min(image.shape[1], size[1]))
+    for (height, width), method in ((shrunk, cv2.INTER_AREA), (size, cv2.INTER_LINEAR)):
+        if image.shape[:2] != (height, width):
+            resized = cv2.resize(image, (width, height), interpolation=method)
+            image = np.asarray(resized, dtype=np.uint8)
+    return image
 
 
 def collect(
@@ -72,14 +68,15 @@ def collect(
             )
             out = size or source
             limits.check_bytes(f"the decoded window of {name}", count * out[0] * out[1] * 3)
-            resize = _resizer(crop, out)
             frames = np.empty((count, *out, 3), dtype=np.uint8)
         elif source != source_size:
             raise ClipError(
                 f"{name} changes its picture size from {source_size[1]}x{source_size[0]} to "
                 f"{source[1]}x{source[0]}: choose another window, or convert it to one size"
             )
-        frames[position] = resize(picture.rgb)
+        y0, x0, height, width = crop
+        part = np.ascontiguousarray(picture.rgb[y0 : y0 + height, x0 : x0 + width])
+        frames[position] = resize(part, out)
     if frames is None:
         raise ClipError(f"{name} has no frames: choose another video")
     return frames, source_size, crop

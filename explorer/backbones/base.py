@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from explorer._resize import resize
 from explorer._typing import Float, Int, UInt8
 from explorer.errors import BackboneError, Cancelled
 
@@ -266,14 +267,7 @@ def resize_frames(
     """Frames stretched to (height, width) `size`; the same array where they have it already."""
     if frames.shape[1:3] == size:
         return frames
-    import cv2
-
-    height, width = size
-    shrinks = frames.shape[1] >= height and frames.shape[2] >= width
-    # Area averaging is the antialiased choice for shrinking, but nearest neighbour for enlarging.
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    resized = [cv2.resize(frame, (width, height), interpolation=method) for frame in frames]
-    return np.stack(resized).astype(np.uint8, copy=False)
+    return np.stack([resize(frame, size) for frame in frames])
 
 
 def stop_check(should_stop: Callable[[], bool]) -> None:

@@ -41,6 +41,13 @@ def test_enlarging_is_smooth() -> None:
     assert len(set(row.tolist())) > 2
 
 
+def test_an_axis_that_shrinks_is_averaged_also_where_the_other_grows() -> None:
+    stripes = np.zeros((1, 8, 4, 3), dtype=np.uint8)
+    stripes[:, ::2] = 200
+    found = resize_frames(stripes, (2, 16))
+    assert (found == 100).all()
+
+
 def test_a_hash_of_arrays_sees_name_shape_dtype_and_values() -> None:
     array = np.arange(6, dtype=np.float32)
     variants = [
