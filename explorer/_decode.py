@@ -1,8 +1,8 @@
 """Decoding of mp4 and mov files with PyAV: index all frames first, then decode only a window.
 
 Files come from strangers. The container format is forced, so that a playlist renamed to .mp4 cannot
-open other files; sizes are checked from the headers before anything is decoded; the number of
-packets and the wall time are bounded.
+open other files; sizes are checked from the headers before anything is decoded; the numbers of
+boxes and packets and the wall time are bounded.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v")
 MAX_PACKETS = 500_000
+MAX_BOXES = 100_000
 _FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid", b"styp"}
 # libswscale's default conversion darkens by one grey level and differs between processors; these
 # flags (bicubic, full chroma in and out, accurate rounding, bit exact) do neither.
@@ -64,11 +65,13 @@ def check_boxes(path: Path) -> None:
     """Walk the outermost boxes of an mp4 or mov file, which are all that says a file is whole.
 
     Raises:
-        ClipError: not an mp4 or mov at all, cut off, or without the index (`moov`).
+        ClipError: not an mp4 or mov at all, cut off, without the index (`moov`), or of so many
+            boxes that walking them would take minutes.
     """
     total = path.stat().st_size
     position = 0
     found: set[bytes] = set()
+    count = 0
     with path.open("rb") as file:
         while position + 8 <= total:
             file.seek(position)
@@ -89,6 +92,12 @@ def check_boxes(path: Path) -> None:
                 raise ClipError(
                     f"{path.name} is cut off: {position + size - total} bytes are missing at its "
                     "end; copy or upload the file again"
+                )
+            count += 1
+            if count > MAX_BOXES:
+                raise ClipError(
+                    f"{path.name} consists of more than {MAX_BOXES} parts: convert it to an mp4 "
+                    "that is not fragmented (H.264)"
                 )
             found.add(name)
             position += size

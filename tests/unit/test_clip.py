@@ -350,6 +350,10 @@ def _no_frames(path: Path) -> None:
         output.start_encoding()
 
 
+def _countless_boxes(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0\0\0\x08free" * (_decode.MAX_BOXES + 1))
+
+
 BAD = {
     "empty": (_empty, "is empty"),
     "text": (_text, "is not a video"),
@@ -360,6 +364,7 @@ BAD = {
     "damaged": (_noise_in_the_middle, "damaged"),
     "sound only": (_sound_only, "only sound"),
     "no frames": (_no_frames, "no frames"),
+    "countless boxes": (_countless_boxes, "more than 100000 parts"),
 }
 
 
