@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+NEARBY = REPOSITORY.parent / "shared" / "media"
 
 
 @pytest.fixture(autouse=True)
@@ -28,9 +29,9 @@ def golden() -> Path:
 
 @pytest.fixture(scope="session")
 def media() -> Path:
-    """Folder of real clips that are not part of the project: $EMERGE3D_MEDIA or ../shared/media."""
+    """Folder of real clips that are not part of the project: $EMERGE3D_MEDIA or `NEARBY`."""
     configured = os.environ.get("EMERGE3D_MEDIA")
-    folder = Path(configured) if configured else REPOSITORY.parent / "shared" / "media"
+    folder = Path(configured) if configured else NEARBY
     if not folder.is_dir():
         pytest.skip("no folder of real clips: set EMERGE3D_MEDIA to one")
     return folder
