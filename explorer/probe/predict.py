@@ -26,6 +26,9 @@ FIELD_OF_VIEW = (0.05, 3.0)
 class FramePrediction:
     """What a probe says about one slot, in the frame of the first predicted camera.
 
+    Lengths of depth, points and cameras are in one unit: the probe's estimate of the mean distance
+    of the first frame's points, in which depth and translations were trained.
+
     Attributes:
         slot: which time slot of the features.
         frame: the frame of the clip that stands for it.
@@ -48,6 +51,9 @@ class FramePrediction:
 def predict_frames(probe: Probe, features: Features) -> Iterator[FramePrediction]:
     """Predictions of all slots, in order; nothing but the trunk is computed ahead of time.
 
+    The point loss is free of scale (`explorer.probe.losses`), so the network's points have a unit
+    of their own. One factor, from slot 0, brings those of all slots into that of depth and cameras.
+
     Args:
         probe: in evaluation mode, on any device.
         features: of the cell that the probe was trained on.
@@ -67,6 +73,7 @@ def predict_frames(probe: Probe, features: Features) -> Iterator[FramePrediction
         taps = probe.trunk(values[None].to(device))
         size = probe.config.size_for(features.grid)
         cameras = cameras_of(probe.cameras(taps)[-1][0], size)
+    unit = None
     for slot, frame in enumerate(features.slot_frames.tolist()):
         # a generator must not leave inference mode switched on in its caller
         with torch.inference_mode():
@@ -75,15 +82,30 @@ def predict_frames(probe: Probe, features: Features) -> Iterator[FramePrediction
                 field[0].cpu().numpy()
                 for field in (maps.depth, maps.points, maps.points_confidence)
             )
+        if unit is None:
+            unit = point_unit(points, depth)
         yield FramePrediction(
             slot=slot,
             frame=frame,
             depth=depth,
-            points=points,
+            points=points / unit,
             confidence=confidence,
             cam_from_world=cameras.cam_from_world[slot],
             intrinsics=cameras.intrinsics[slot],
         )
+
+
+def point_unit(points: Float[np.ndarray, "H W 3"], depth: Float[np.ndarray, "H W"]) -> np.float32:
+    """The length of depth's unit in that of the points of the first camera: median of z / depth.
+
+    A median, as most of a frame agrees and its sky, where neither map was trained, does not. 1
+    where no pixel has both in front of the camera.
+    """
+    z = points[..., 2]
+    known = (z > 0) & (depth > 0) & np.isfinite(z) & np.isfinite(depth)
+    if not known.any():
+        return np.float32(1.0)
+    return np.float32(np.median(z[known].astype(np.float64) / depth[known]))
 
 
 def cameras_of(encoding: Float[torch.Tensor, "S 9"], size: tuple[int, int]) -> Cameras:

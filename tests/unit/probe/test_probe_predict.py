@@ -8,9 +8,10 @@ import torch
 
 from explorer.errors import ProbeError
 from explorer.features import Features
+from explorer.nets.geometry import DenseMaps
 from explorer.nets.pose import decode_pose
 from explorer.probe.model import Probe, ProbeConfig
-from explorer.probe.predict import FIELD_OF_VIEW, cameras_of, predict, predict_frames
+from explorer.probe.predict import FIELD_OF_VIEW, cameras_of, point_unit, predict, predict_frames
 
 
 @pytest.fixture
@@ -40,15 +41,54 @@ def test_streamed_frames_equal_the_network_s_own_output(probe: Probe, features: 
     frames = list(predict_frames(probe, features))
     with torch.no_grad():
         out = probe(torch.from_numpy(features.values.astype(np.float32))[None])
+    unit = point_unit(out.points[0, 0].numpy(), out.depth[0, 0].numpy())
     assert [(frame.slot, frame.frame) for frame in frames] == [(0, 0), (1, 1), (2, 5)]
     for frame in frames:
         np.testing.assert_allclose(frame.depth, out.depth[0, frame.slot], rtol=1e-4)
-        np.testing.assert_allclose(frame.points, out.points[0, frame.slot], atol=1e-4)
+        np.testing.assert_allclose(frame.points * unit, out.points[0, frame.slot], atol=1e-4)
         np.testing.assert_allclose(
             frame.confidence, out.points_confidence[0, frame.slot], rtol=1e-4
         )
         assert frame.depth.shape == (16, 24)
         assert frame.depth.dtype == frame.points.dtype == np.float32
+
+
+@pytest.mark.parametrize("stretch", [0.1, 1.7, 40.0])
+def test_points_are_in_the_unit_of_depth_and_cameras_whatever_the_network_s_own(
+    probe: Probe, features: Features, monkeypatch: pytest.MonkeyPatch, stretch: float
+) -> None:
+    """A network whose maps are one scene, its points stretched; the first frame partly sky."""
+    rows, columns = torch.linspace(-0.4, 0.4, 16), torch.linspace(-0.6, 0.6, 24)
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    depth = (1.2 + 0.3 * torch.sin(9 * x) + 0.2 * y) * torch.tensor([1.0, 1.1, 0.9])[:, None, None]
+    points = torch.stack([x, y, torch.ones_like(x)], dim=-1) * depth[..., None]
+    unit = points[0, 4:].norm(dim=-1).mean()
+    depth, points = (depth / unit)[None], (points / unit)[None]
+    points[0, 0, :4] *= 8  # sky: neither map was trained there
+    confidence = torch.ones_like(depth)
+
+    def dense(taps: object, grid: object, *, frames: slice) -> DenseMaps:
+        return DenseMaps(
+            depth=depth[:, frames][0],
+            depth_confidence=confidence[:, frames][0],
+            points=stretch * points[:, frames][0],
+            points_confidence=confidence[:, frames][0],
+        )
+
+    monkeypatch.setattr(probe, "dense", dense)
+    found = predict(probe, features)
+    np.testing.assert_allclose(found.depth, depth[0], rtol=1e-6)
+    np.testing.assert_allclose(found.points, points[0], rtol=1e-5, atol=1e-6)
+    assert np.linalg.norm(found.points[0, 4:], axis=-1).mean() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_points_behind_the_camera_keep_their_unit() -> None:
+    depth = np.ones((2, 3), dtype=np.float32)
+    points = np.full((2, 3, 3), -4.0, dtype=np.float32)
+    assert point_unit(points, depth) == 1
+    points[0, 0, 2] = 3.0
+    points[0, 1, 2] = np.nan
+    assert point_unit(points, depth) == 3
 
 
 def test_frames_are_computed_only_when_asked_for(
