@@ -66,9 +66,14 @@ class Decoded(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class LatentsReady(Stage):
-    """The VAE's work is done, or the store had it, or this backbone has no VAE."""
+    """The VAE's work is done, or was not needed.
 
-    cached: bool
+    Attributes:
+        cached: whether the store had it; None where nobody asked, because the features were stored
+            or the backbone has no VAE.
+    """
+
+    cached: bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +86,7 @@ class FeaturesReady(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class FramePredicted(Stage):
-    """The geometry of one slot, in the prediction's own unit and the first camera's frame.
+    """The geometry of one slot, in the unit and the frame of a `Reconstruction`.
 
     Attributes:
         slot: position among the prediction's frames.

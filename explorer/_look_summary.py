@@ -34,7 +34,7 @@ def summarize(
     report: Report | None,
     correspondence: dict[str, Any] | None,
     seconds: dict[str, float],
-    cached: dict[str, bool],
+    cached: dict[str, bool | None],
 ) -> dict[str, Any]:
     """What `emerge3d look --json` prints. Numbers that are not known are None, never NaN."""
     found = correspondence or {}

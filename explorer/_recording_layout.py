@@ -5,7 +5,9 @@ from __future__ import annotations
 import rerun.blueprint as rrb
 
 TIMELINE = "frame"
-ERROR_RANGE = (0.0, 0.5)  # one scale for all looks, so that colours compare between cells
+# One scale for all looks and both sides, so that colours compare between them.
+ERROR_RANGE = (0.0, 0.5)
+DEPTH_RANGE = (0.0, 3.0)  # 98 % of what the shipped clips show is nearer than 3
 
 
 def blueprint() -> rrb.Blueprint:

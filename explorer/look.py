@@ -88,7 +88,11 @@ class _Run:
         self.should_stop = should_stop
         self.begin = time.perf_counter()
         self.seconds = dict.fromkeys(STEPS, 0.0)
-        self.cached = {"latents": False, "features": False, "prediction": False}
+        self.cached: dict[str, bool | None] = {
+            "latents": None,
+            "features": False,
+            "prediction": False,
+        }
         self.card = registry.card(request.backbone)
         asked = [request.layer, *request.also_layers]
         self.layers = resolve_layers(asked, self.card.layers)
@@ -157,8 +161,8 @@ class _Run:
         with self.timed("features"):
             found = cache.get_features(self.store, self.features_key(key, device))
         if found is not None:
-            self.cached["latents"] = self.cached["features"] = True
-            yield LatentsReady(seconds=self.now(), cached=True)
+            self.cached["features"] = True
+            yield LatentsReady(seconds=self.now(), cached=None)
             yield FeaturesReady(seconds=self.now(), features=found, cached=True)
             return found
         with self.timed("load"):
@@ -206,7 +210,7 @@ class _Run:
             except ProbeError as error:
                 # The clip's features are still worth looking at, so the look goes on.
                 probe, reason = None, str(error)
-        cached = self.cached["prediction"]
+        cached = bool(self.cached["prediction"])
         yield Predicted(seconds=self.now(), reconstruction=found, reason=reason, cached=cached)
         return found, probe, reason
 

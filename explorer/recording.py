@@ -31,7 +31,7 @@ from explorer._look_stages import (
     Referenced,
     Stage,
 )
-from explorer._recording_layout import ERROR_RANGE, TIMELINE, blueprint
+from explorer._recording_layout import DEPTH_RANGE, ERROR_RANGE, TIMELINE, blueprint
 from explorer._recording_read import RecordedFrame, points_by_frame
 from explorer._typing import Bool, Float, UInt8
 from explorer.camera import Cameras
@@ -46,14 +46,12 @@ __all__ = [
     "RecordedFrame",
     "Recording",
     "blueprint",
-    "depth_range",
     "frustum",
     "points_by_frame",
 ]
 
 APPLICATION = "emerge3d"
 FRUSTUM_DEPTH = 0.12  # of the unit length
-DEFAULT_DEPTH_RANGE = (0.0, 3.0)
 
 
 class Recording:
@@ -82,7 +80,6 @@ class Recording:
         self._stream.send_blueprint(blueprint())
         self._clip: Clip | None = None
         self._frames: list[int] = []
-        self._depth_range: tuple[float, float] | None = None
         log_conventions(self._stream)
 
     def on_stage(self, stage: Stage) -> None:
@@ -92,12 +89,8 @@ class Recording:
                 self._clip = stage.clip
                 log_input(self._stream, stage.clip)
             case FramePredicted():
-                if self._depth_range is None:
-                    self._depth_range = depth_range(stage.depth)
                 self._frames.append(stage.frame)
-                log_predicted_frame(
-                    self._stream, stage, image=self._image(stage.frame), range_=self._depth_range
-                )
+                log_predicted_frame(self._stream, stage, image=self._image(stage.frame))
             case Predicted(reconstruction=None):
                 log_absence(self._stream, "prediction", "no probe for this cell")
             case Predicted(reconstruction=Reconstruction() as found):
@@ -106,16 +99,8 @@ class Recording:
                 log_absence(self._stream, "reference", "no reference")
             case Referenced(reconstruction=Reconstruction() as found):
                 self._frames = self._frames or [int(frame) for frame in found.frames]
-                if self._depth_range is None:
-                    self._depth_range = depth_range(found.depth[0])
                 for index, frame in enumerate(found.frames):
-                    log_reference_frame(
-                        self._stream,
-                        found,
-                        index,
-                        image=self._image(int(frame)),
-                        range_=self._depth_range,
-                    )
+                    log_reference_frame(self._stream, found, index, image=self._image(int(frame)))
             case Compared(report=None):
                 self._stream.log("/error/note", empty_picture("nothing to compare"), static=True)
             case Compared(report=Report() as report):
@@ -153,14 +138,6 @@ class Recording:
         if self._clip is None:
             raise ValueError("the decoded clip must be logged before any geometry")
         return self._clip.frames[frame]
-
-
-def depth_range(depth: Float[np.ndarray, "H W"]) -> tuple[float, float]:
-    """(0, far) that shows a depth map well; prediction and reference share it."""
-    known = depth[np.isfinite(depth) & (depth > 0)]
-    if len(known) == 0:
-        return DEFAULT_DEPTH_RANGE
-    return 0.0, float(np.percentile(known, 98) * 1.2)
 
 
 def log_conventions(stream: rr.RecordingStream) -> None:
@@ -201,7 +178,6 @@ def log_predicted_frame(
     stage: FramePredicted,
     *,
     image: UInt8[np.ndarray, "H W 3"],
-    range_: tuple[float, float],
 ) -> None:
     """Points, camera and depth of one predicted slot."""
     # Rerun's time belongs to the thread, and a page may resume a run on any thread.
@@ -210,7 +186,7 @@ def log_predicted_frame(
     everywhere = np.ones((height, width), dtype=bool)
     _log_points(stream, "/prediction", stage.points, image, everywhere)
     _log_camera(stream, "/prediction", stage.cam_from_world, stage.intrinsics, (height, width))
-    _log_depth(stream, "/depth/prediction", stage.depth, range_)
+    _log_depth(stream, "/depth/prediction", stage.depth)
 
 
 def log_reference_frame(
@@ -219,7 +195,6 @@ def log_reference_frame(
     index: int,
     *,
     image: UInt8[np.ndarray, "H W 3"],
-    range_: tuple[float, float],
 ) -> None:
     """Known points, camera and depth (0 where unknown) of one slot of the reference."""
     stream.set_time(TIMELINE, sequence=int(reference.frames[index]))
@@ -233,7 +208,7 @@ def log_reference_frame(
         cameras.intrinsics[index],
         cameras.size,
     )
-    _log_depth(stream, "/depth/reference", masked(reference.depth[index], valid), range_)
+    _log_depth(stream, "/depth/reference", masked(reference.depth[index], valid))
 
 
 def log_error(stream: rr.RecordingStream, report: Report, frames: list[int]) -> None:
@@ -304,14 +279,9 @@ def frustum(camera: Cameras) -> list[Float[np.ndarray, "N 3"]]:
     return [np.concatenate([plane, plane[:1]]), *edges]
 
 
-def _log_depth(
-    stream: rr.RecordingStream,
-    entity: str,
-    depth: Float[np.ndarray, "H W"],
-    range_: tuple[float, float],
-) -> None:
+def _log_depth(stream: rr.RecordingStream, entity: str, depth: Float[np.ndarray, "H W"]) -> None:
     image = rr.DepthImage(
-        depth.astype(np.float32, copy=False), depth_range=range_, colormap="turbo"
+        depth.astype(np.float32, copy=False), depth_range=DEPTH_RANGE, colormap="turbo"
     )
     stream.log(entity, image)
 

@@ -93,7 +93,8 @@ def test_a_second_look_at_a_cached_cell_calls_no_backbone_and_says_the_same(tiny
     again = stages(tiny)
     assert (tiny.backbone.calls, tiny.backbone.encoder_calls) == (1, 1)
     assert [type(stage) for stage in again] == WITH_PROBE
-    assert again[-1].summary["cached"] == {"latents": True, "features": True, "prediction": True}
+    assert again[-1].summary["cached"] == {"latents": None, "features": True, "prediction": True}
+    assert again[1].cached is None  # nobody asked the store for latents
     for name in ("point_error", "depth_error", "auc30", "alignment", "pck", "per_frame"):
         assert again[-1].summary[name] == first[name]
 
@@ -128,7 +129,7 @@ def test_a_look_at_a_cached_cell_needs_no_model_and_no_torch(
     monkeypatch.setattr(registry, "_loaded", {})
     monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails from here on
     found = summary(tiny)
-    assert found["cached"] == {"latents": True, "features": True, "prediction": True}
+    assert found["cached"] == {"latents": None, "features": True, "prediction": True}
     assert found["point_error"] == expected["point_error"]
     assert found["per_frame"] == expected["per_frame"]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from explorer._look_stages import Compared, Decoded, FramePredicted, Predicted, Referenced
-from explorer._recording_layout import ERROR_RANGE, TIMELINE
+from explorer._recording_layout import DEPTH_RANGE, ERROR_RANGE, TIMELINE
 from explorer.camera import Cameras, unproject
 from explorer.clip import Clip, clip_from_frames
 from explorer.reconstruction import Reconstruction
@@ -16,7 +17,6 @@ from explorer.recording import (
     FRUSTUM_DEPTH,
     Recording,
     blueprint,
-    depth_range,
     frustum,
     points_by_frame,
 )
@@ -129,14 +129,21 @@ def test_points_come_back_exactly_in_row_major_order(recorded: Path, scene: Reco
         assert np.array_equal(frame.reference, scene.points[slot][scene.valid[slot]])
 
 
-def test_prediction_and_reference_share_one_depth_range(recorded: Path) -> None:
-    found = rows(recorded)
-    ranges = {
+def test_both_depth_panes_have_one_range_whatever_the_prediction_says(
+    tmp_path: Path, clip: Clip, scene: Reconstruction
+) -> None:
+    recording = Recording("test", path=tmp_path / "run.rrd")
+    small = replace(scene, depth=scene.depth / 100)
+    for stage in everything(clip, scene)[:1] + predicted(small) + everything(clip, scene)[4:]:
+        recording.on_stage(stage)
+    recording.close()
+    found = rows(tmp_path / "run.rrd")
+    ranges = [
         tuple(row["DepthImage:depth_range"][0])
         for entity in ("/depth/prediction", "/depth/reference")
         for _, row in found[entity]
-    }
-    assert len(ranges) == 1
+    ]
+    assert ranges == [DEPTH_RANGE] * 6
 
 
 def test_frustums_are_orange_for_the_prediction_and_green_for_the_reference(
@@ -228,16 +235,6 @@ def test_a_frustum_starts_at_the_camera_and_its_plane_projects_to_the_image_corn
     corners = [[0, 0], [width, 0], [width, height], [0, height], [0, 0]]
     assert np.allclose(pixels, corners, atol=1e-4)
     assert np.allclose(depth, FRUSTUM_DEPTH)
-
-
-def test_the_depth_range_ignores_unknown_depth_and_covers_the_rest() -> None:
-    depth = np.full(SIZE, 2.0, dtype=np.float32)
-    depth[0] = 0
-    depth[1] = np.nan
-    low, high = depth_range(depth)
-    assert low == 0
-    assert 2.0 < high < 3.0
-    assert depth_range(np.zeros(SIZE, dtype=np.float32))[1] > 0
 
 
 def test_the_blueprint_has_both_worlds_four_pictures_and_starts_both_eyes_alike() -> None:
