@@ -24,8 +24,7 @@ from explorer.backbones.base import (
     stop_check,
 )
 from explorer.backbones.registry import register
-from explorer.noise import FlowSchedule
-from explorer.toy.config import FLOW_SHIFT, FRAMES, HEIGHT, WIDTH
+from explorer.toy.config import FRAMES, HEIGHT, WIDTH
 
 if TYPE_CHECKING:
     from explorer.clip import Clip
@@ -85,6 +84,7 @@ def rgb_hashes() -> Hashes:
         note="The transformer of toy-wan without training: what its shape alone gives a probe.",
     ),
     hashes=random_hashes,
+    schedule=toy_wan.SCHEDULE,
 )
 def load_random(card: BackboneCard, device: str, dtype: str) -> Backbone:
     """The transformer regenerated from `RANDOM_SEED`, on the VAE of toy-wan."""
@@ -116,13 +116,14 @@ def load_random(card: BackboneCard, device: str, dtype: str) -> Backbone:
         max_frames=FRAMES,
         frame_step=toy_wan.FRAME_STEP,
         token_grid=toy_wan.TOKEN_GRID,
-        default_cell=(0, 0.3),
+        default_cell=(0, 0.1),
         uses_sigma=True,
         parameters=toy_wan.VAE_PARAMETERS,
         memory_bytes=600 * 2**20,
         note="What the transformer of toy-wan is given: its gain over this is the transformer's.",
     ),
     hashes=latent_hashes,
+    schedule=toy_wan.SCHEDULE,
 )
 def load_latent(card: BackboneCard, device: str, dtype: str) -> Backbone:
     """The VAE of toy-wan; dtype is without effect, as the VAE always runs in float32."""
@@ -145,7 +146,7 @@ class RgbBackbone(Backbone):
         return rgb_hashes().weights
 
     def timestep(self, sigma: float) -> tuple[float, int]:
-        level = FlowSchedule(FLOW_SHIFT).at_sigma(0.0)
+        level = toy_wan.SCHEDULE.at_sigma(0.0)
         return level.timestep, level.official_index
 
     def extract(
@@ -192,6 +193,7 @@ class RgbBackbone(Backbone):
         note="No model at all: what a probe learns from pixels and where they are.",
     ),
     hashes=rgb_hashes,
+    schedule=toy_wan.SCHEDULE,
 )
 def load_rgb(card: BackboneCard, device: str, dtype: str) -> Backbone:
     """Nothing to load; device and dtype are without effect."""

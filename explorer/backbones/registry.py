@@ -1,10 +1,11 @@
 """The list of backbones. A backbone is one file with a card and a decorated loader.
 
-    @register(BackboneCard(id="my-model", ...), hashes=my_hashes)
+    @register(BackboneCard(id="my-model", ...), hashes=my_hashes, schedule=WanSchedule())
     def load(card: BackboneCard, device: str, dtype: str) -> Backbone: ...
 
 Cards are readable without importing torch; the loader imports what it needs when it is called.
-`my_hashes()` reads the files alone, so that what the store already has is found without loading.
+`my_hashes()` reads the files alone, so that what the store already has is found without loading;
+the schedule names the timestep of a noise level without loading.
 """
 
 from __future__ import annotations
@@ -23,17 +24,24 @@ from explorer.errors import BackboneError
 if TYPE_CHECKING:
     from explorer.clip import Clip
     from explorer.features import Features
+    from explorer.noise import NoiseLevel, Schedule
 
 Loader = Callable[[BackboneCard, str, str], Backbone]
 
 _loaders: dict[str, tuple[BackboneCard, Loader]] = {}
 _hashes: dict[str, Callable[[], Hashes]] = {}
+_schedules: dict[str, Schedule] = {}
 _loaded: dict[tuple[str, str, str], Backbone] = {}
-_loading = threading.Lock()
+_loading: dict[tuple[str, str, str], threading.Lock] = {}
+_guard = threading.Lock()
+"""Held only while `_loaded` and `_loading` are read or changed, never while a model loads."""
 
 
 def register(
-    card: BackboneCard, *, hashes: Callable[[], Hashes] | None = None
+    card: BackboneCard,
+    *,
+    hashes: Callable[[], Hashes] | None = None,
+    schedule: Schedule | None = None,
 ) -> Callable[[Loader], Loader]:
     """Put a backbone into the list under its card's id.
 
@@ -41,6 +49,7 @@ def register(
         card: facts about it.
         hashes: what the loaded model's `weights_hash` and `encoder_hash` will be, found without
             torch; None loads the model to know them.
+        schedule: what the loaded model's `timestep` follows; None leaves `noise_level` unanswered.
 
     Raises:
         ValueError: there is one of this id.
@@ -52,6 +61,8 @@ def register(
         _loaders[card.id] = (card, loader)
         if hashes is not None:
             _hashes[card.id] = hashes
+        if schedule is not None:
+            _schedules[card.id] = schedule
         return loader
 
     return decorate
@@ -84,6 +95,20 @@ def card(backbone: str) -> BackboneCard:
     return _loaders[backbone][0]
 
 
+def noise_level(backbone: str, sigma: float) -> NoiseLevel | None:
+    """Timestep and official index of a noise level, without loading the model.
+
+    Backbones that see no noise answer for sigma 0. None where the backbone names no schedule: the
+    loaded model's `timestep` knows.
+
+    Raises:
+        BackboneError: unknown id, or sigma is outside [0, 1].
+    """
+    found = card(backbone)
+    schedule = _schedules.get(backbone)
+    return None if schedule is None else schedule.at_sigma(sigma if found.uses_sigma else 0.0)
+
+
 def resolve_device(device: str) -> str:
     """The device meant by "auto", "cuda" where there is one, else "cpu"; others stay."""
     if device != "auto":
@@ -111,7 +136,7 @@ def hashes(backbone: str) -> Hashes:
         BackboneError: unknown id, or the weights are missing.
     """
     card(backbone)
-    with _loading:
+    with _guard:
         loaded = next((model for key, model in _loaded.items() if key[0] == backbone), None)
     if loaded is None and backbone in _hashes:
         return _hashes[backbone]()
@@ -122,20 +147,28 @@ def hashes(backbone: str) -> Hashes:
 def load(backbone: str, *, device: str = "auto", dtype: str = "float32") -> Backbone:
     """The loaded model, shared by all callers (its lock serialises them).
 
+    Callers of one model wait for its first load; nobody waits for that of another.
+
     Raises:
         BackboneError: unknown id, or the weights are missing or broken.
     """
     wanted = card(backbone)
     key = (backbone, resolve_device(device), dtype)
-    with _loading:
-        if key not in _loaded:
-            _loaded[key] = _loaders[backbone][1](wanted, key[1], dtype)
-        return _loaded[key]
+    with _guard:
+        turn = _loading.setdefault(key, threading.Lock())
+    with turn:
+        with _guard:
+            model = _loaded.get(key)
+        if model is None:
+            model = _loaders[backbone][1](wanted, key[1], dtype)
+            with _guard:
+                _loaded[key] = model
+        return model
 
 
 def unload(backbone: str | None = None) -> None:
     """Forget loaded models (all without a name); their memory is free once nobody uses them."""
-    with _loading:
+    with _guard:
         for key in [key for key in _loaded if backbone in (None, key[0])]:
             del _loaded[key]
 

@@ -11,7 +11,8 @@ from explorer.backbones import _files
 from explorer.backbones.base import Backbone, BackboneCard, Hashes
 from explorer.backbones.registry import register
 from explorer.errors import EmergeError
-from explorer.toy.config import FRAMES, HEIGHT, TRANSFORMER_CONFIG, WIDTH
+from explorer.noise import FlowSchedule
+from explorer.toy.config import FLOW_SHIFT, FRAMES, HEIGHT, TRANSFORMER_CONFIG, WIDTH
 
 TOKEN_GRID = (18, 32)
 FRAME_STEP = 4
@@ -19,6 +20,7 @@ LAYERS: int = TRANSFORMER_CONFIG["num_layers"]
 TOKEN_WIDTH: int = (
     TRANSFORMER_CONFIG["num_attention_heads"] * TRANSFORMER_CONFIG["attention_head_dim"]
 )
+SCHEDULE = FlowSchedule(FLOW_SHIFT)
 VAE_PARAMETERS = 1_838_955
 TRANSFORMER_PARAMETERS = 6_311_264
 
@@ -83,6 +85,7 @@ UNTRAINED = "" if is_trained() else " (untrained weights)"
         note="Stands for the video generators: trained on rendered pixels only, never on 3D.",
     ),
     hashes=hashes,
+    schedule=SCHEDULE,
 )
 def load(card: BackboneCard, device: str, dtype: str) -> Backbone:
     """The weights of the shipped model folder, float16 there, in `dtype` here."""

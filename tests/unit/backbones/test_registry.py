@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +63,74 @@ def test_a_failed_load_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> Non
         registry.load("rgb", device="cpu")
     monkeypatch.setitem(registry._loaders, "rgb", good)
     assert registry.load("rgb", device="cpu").card.id == "rgb"
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_slow_load_holds_up_nobody_else_and_is_done_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    card, loader = registry._loaders["rgb"]
+    begun, go_on = threading.Event(), threading.Event()
+    made = []
+
+    def slow(card: BackboneCard, device: str, dtype: str) -> Backbone:
+        begun.set()
+        assert go_on.wait(30)
+        made.append(loader(card, device, dtype))
+        return made[-1]
+
+    monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setitem(registry._loaders, "rgb", (card, slow))
+    monkeypatch.setitem(registry._loaders, "other", (card, loader))
+    got: list[Backbone] = []
+    callers = [
+        threading.Thread(target=lambda: got.append(registry.load("rgb", device="cpu")))
+        for _ in range(3)
+    ]
+    others: list[object] = []
+    aside = threading.Thread(
+        target=lambda: others.extend([registry.hashes("rgb"), registry.load("other", device="cpu")])
+    )
+    try:
+        for caller in callers:
+            caller.start()
+        assert begun.wait(30)
+        aside.start()
+        aside.join(30)
+        assert len(others) == 2
+        assert not got
+    finally:
+        go_on.set()
+    for caller in callers:
+        caller.join(30)
+    assert len(made) == 1
+    assert [model is made[0] for model in got] == [True] * 3
+
+
+def test_a_noise_level_is_named_without_loading_a_model_or_torch() -> None:
+    code = (
+        "import sys; from explorer.backbones import registry; "
+        "found = registry.noise_level('toy-wan', 0.3); "
+        "print(found.timestep, found.official_index, registry.noise_level('rgb', 0.3).timestep); "
+        "print(registry._loaded, sorted({'torch', 'diffusers', 'cv2'} & set(sys.modules)))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    ).stdout.splitlines()
+    timestep, _ = registry.load("rgb", device="cpu").timestep(0.3)
+    assert output[0].split()[0] == "300.0"
+    assert 0 < int(output[0].split()[1]) < 999
+    assert float(output[0].split()[2]) == timestep == 0.0
+    assert output[1] == "{} []"
+
+
+def test_a_backbone_without_a_schedule_names_no_noise_level(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(registry._schedules, "toy-wan")
+    assert registry.noise_level("toy-wan", 0.3) is None
+    with pytest.raises(BackboneError, match="no backbone"):
+        registry.noise_level("wann", 0.3)
 
 
 def test_device_auto_takes_what_is_there() -> None:
