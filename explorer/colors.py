@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from explorer._typing import Bool, Float, UInt8
+from explorer.correspondence import upsample_heat
 
 PREDICTION = (240, 140, 30)
 REFERENCE = (60, 180, 90)
@@ -50,7 +51,7 @@ def heat_overlay(
     dark end.
     """
     height, width = image.shape[:2]
-    dense = cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    dense = upsample_heat(heat, (height, width))
     unit = np.clip((dense - low) / max(high - low, 1e-12), 0.0, 1.0)[..., None]
     colours = colorize(dense, low=low, high=high).astype(np.float64)
     mixed = image * (1.0 - opacity * unit) + colours * (opacity * unit)

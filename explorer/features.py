@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -47,10 +47,6 @@ class Features:
         """(h, w) of the token grid."""
         return self.values.shape[1], self.values.shape[2]
 
-    def with_layer(self, values: Float[np.ndarray, "S h w C"], layer: int) -> Features:
-        """The same pass at another layer."""
-        return replace(self, values=values, layer=layer)
-
     def token_at(self, x: float, y: float, size: tuple[int, int]) -> tuple[int, int]:
         """Token (row, column) under image point (x, y) of an image of (height, width) `size`."""
         height, width = size
@@ -58,11 +54,6 @@ class Features:
         row = int(np.clip(np.floor(y / height * rows), 0, rows - 1))
         column = int(np.clip(np.floor(x / width * columns), 0, columns - 1))
         return row, column
-
-    def token_center(self, row: int, column: int, size: tuple[int, int]) -> tuple[float, float]:
-        """Image point (x, y) of the centre of a token, in an image of (height, width) `size`."""
-        rows, columns = self.grid
-        return (column + 0.5) / columns * size[1], (row + 0.5) / rows * size[0]
 
 
 def resolve_layers(layers: list[int] | str, count: int) -> list[int]:

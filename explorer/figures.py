@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 PAPER = "rgba(0,0,0,0)"  # the page's own background shows through
-GRID = "rgba(128,128,128,0.25)"
 INK = "#808080"
 MARK = "#f08c1e"
 COLORS = "Viridis_r"  # bright where the error is low
@@ -64,43 +63,6 @@ def layer_sigma_map(
         "shapes": shapes,
     }
     return {"data": [trace], "layout": layout}
-
-
-def per_frame_errors(
-    per_frame: Sequence[Mapping[str, float]], *, title: str = "Error by frame"
-) -> dict[str, Any]:
-    """Curves of point and depth error over a clip.
-
-    Args:
-        per_frame: `Report.per_frame`: frame, point_error, depth_error of each slot.
-        title: above the curves.
-
-    Returns:
-        A Plotly figure as JSON-ready dict; frames without a number are gaps.
-    """
-    frames = [int(entry["frame"]) for entry in per_frame]
-    traces = [
-        {
-            "type": "scatter",
-            "mode": "lines+markers",
-            "name": name,
-            "x": frames,
-            "y": [_finite(entry.get(field)) for entry in per_frame],
-            "line": {"color": color},
-            "connectgaps": False,
-        }
-        for field, name, color in (
-            ("point_error", "point error", MARK),
-            ("depth_error", "depth error", "#4c78a8"),
-        )
-    ]
-    layout = {
-        **_layout(title),
-        "xaxis": {"title": {"text": "frame"}, "tickvals": frames, "gridcolor": GRID},
-        "yaxis": {"title": {"text": "error"}, "rangemode": "tozero", "gridcolor": GRID},
-        "legend": {"orientation": "h", "y": 1.15, "x": 1, "xanchor": "right"},
-    }
-    return {"data": traces, "layout": layout}
 
 
 def to_html(figure: dict[str, Any]) -> str:

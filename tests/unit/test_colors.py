@@ -10,6 +10,7 @@ from explorer.colors import (
     heat_overlay,
     resize,
 )
+from explorer.correspondence import upsample_heat
 
 GREY = np.full((48, 64, 3), 100, dtype=np.uint8)
 
@@ -33,6 +34,15 @@ def test_the_overlay_colours_the_hot_token_and_leaves_the_cold_ones() -> None:
     drawn = heat_overlay(GREY, heat, low=0.0, high=1.0)
     assert np.array_equal(drawn[:16, :16], GREY[:16, :16])
     assert np.abs(drawn[-1, -1].astype(int) - 100).max() > 40
+
+
+def test_the_overlay_is_the_upsampled_heat_in_colours_over_the_picture() -> None:
+    heat = np.random.default_rng(0).uniform(0.2, 0.9, (3, 4)).astype(np.float32)
+    drawn = heat_overlay(GREY, heat, low=0.2, high=0.9, opacity=0.5)
+    dense = upsample_heat(heat, (48, 64))
+    share = 0.5 * (dense[..., None] - 0.2) / 0.7
+    expected = GREY * (1 - share) + colorize(dense, low=0.2, high=0.9) * share
+    assert np.abs(drawn - expected).max() <= 0.51
 
 
 def test_a_match_is_an_orange_cross_and_the_truth_a_green_circle() -> None:

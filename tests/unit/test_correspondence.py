@@ -317,11 +317,11 @@ def test_upsampled_heat_keeps_token_centres_and_is_linear_between_them():
     np.testing.assert_allclose(large[1, 2], heat[0, 0] * 2 / 3 + heat[0, 1] / 3, atol=1e-4)
 
 
-def test_token_centers_agree_with_the_features_own():
+def test_a_token_s_centre_lies_in_that_token():
     cell = moving_tokens()
     centers = token_centers(GRID, SIZE).reshape(*GRID, 2)
-    for row, column in ((0, 0), (2, 7), (5, 9)):
-        assert tuple(centers[row, column]) == cell.token_center(row, column, SIZE)
+    for row, column in np.ndindex(*GRID):
+        assert cell.token_at(*centers[row, column], SIZE) == (row, column)
 
 
 def test_occlusion_agrees_with_tracing_the_rays_of_a_rendered_scene():

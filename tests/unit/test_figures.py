@@ -7,7 +7,7 @@ import sys
 import plotly.graph_objects as go
 import pytest
 
-from explorer.figures import layer_sigma_map, per_frame_errors, to_html
+from explorer.figures import layer_sigma_map, to_html
 
 CELLS = {(1, 0.1): 0.25, (1, 0.3): None, (5, 0.3): 0.1234, (5, 0.1): float("nan")}
 
@@ -37,20 +37,7 @@ def test_rows_and_columns_can_be_given() -> None:
     assert trace["z"] == [[None], [0.25]]
 
 
-def test_the_curve_has_one_point_a_frame_and_gaps_where_nothing_is_known() -> None:
-    figure = per_frame_errors(
-        [
-            {"frame": 0.0, "point_error": 0.1, "depth_error": 0.2},
-            {"frame": 5.0, "point_error": float("nan"), "depth_error": 0.3},
-        ]
-    )
-    points, depth = figure["data"]
-    assert points["x"] == [0, 5]
-    assert points["y"] == [0.1, None]
-    assert depth["y"] == [0.2, 0.3]
-
-
-@pytest.mark.parametrize("figure", [layer_sigma_map(CELLS, current=(5, 0.3)), per_frame_errors([])])
+@pytest.mark.parametrize("figure", [layer_sigma_map(CELLS, current=(5, 0.3)), layer_sigma_map({})])
 def test_figures_are_strict_json_that_plotly_accepts(figure: dict[str, object]) -> None:
     go.Figure(json.loads(json.dumps(figure, allow_nan=False)))
 

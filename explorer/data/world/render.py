@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from explorer._typing import Float, Int, UInt8
+from explorer._typing import Float, UInt8
 from explorer.data.world.scene import MAX_OBJECTS, Scenes
 from explorer.data.world.shading import Paint, light_up, paint_hits
 from explorer.data.world.tracing import (
@@ -133,8 +133,3 @@ def render(
         cam_from_world=cam_from_world,
         intrinsics=intrinsics,
     )
-
-
-def surface_count(scenes: Scenes) -> Int[np.ndarray, " B"]:
-    """(B,) number of objects in each scene."""
-    return (scenes.kind > 0).sum(axis=1)
