@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
+
+from explorer._atomic import replace_file
 
 LIMIT = 15_000_000
 
@@ -39,21 +40,12 @@ def save_shards(
         digest = hashlib.sha256(content).hexdigest()
         shard = f"{name}-{index + 1:05d}-{digest[:8]}.safetensors"
         hashes[shard] = digest
-        _replace(folder / shard, content)
-    _replace(folder / f"{name}.json", json.dumps({**card, "shards": hashes}, indent=1).encode())
+        replace_file(folder / shard, content)
+    replace_file(folder / f"{name}.json", json.dumps({**card, "shards": hashes}, indent=1).encode())
     for stale in folder.glob(f"{name}-*.safetensors"):
         if stale.name not in hashes:
             stale.unlink()
     return [folder / shard for shard in hashes]
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
 
 
 def load_shards(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

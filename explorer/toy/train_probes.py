@@ -14,7 +14,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,162 +21,22 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
-from explorer.backbones._latent_control import latent_patches
-from explorer.backbones._position import position_channels
 from explorer.backbones._untrained import untrained_transformer
-from explorer.backbones._wan import block_outputs
-from explorer.backbones.base import slot_map
 from explorer.data.world.splits import split_seeds
-from explorer.probe.losses import Targets, normalize_targets, probe_loss
+from explorer.probe.losses import Targets, probe_loss
 from explorer.probe.model import Probe, ProbeConfig
 from explorer.toy import parallel
+from explorer.toy.cells import first_grid, parse_cell
 from explorer.toy.config import FRAMES, HEIGHT, TRANSFORMER_CONFIG, WIDTH
 from explorer.toy.fuse import graphed
-from explorer.toy.latents import encode, load_vae
+from explorer.toy.latents import load_vae
 from explorer.toy.pool import Renderer
+from explorer.toy.probe_pool import Pool, Sources, make_pool
 from explorer.toy.schedule import Clock, Every
 from explorer.toy.shards import load_checkpoint, load_shards, save_shards
 
-GRID = (18, 32)
-MAPS = (72, 128)
 RANDOM_SEED = 0
 METRICS = ("total", "points", "depth", "camera")
-SLOT_FRAMES = slot_map(FRAMES, 4)[1]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One place to probe."""
-
-    backbone: str
-    layer: int
-    sigma: float
-
-    @property
-    def name(self) -> str:
-        """Key of the cell in a checkpoint."""
-        return f"{self.backbone}:{self.layer}:{self.sigma}"
-
-
-def first_grid() -> list[Cell]:
-    """toy-wan at four layers and three noise levels, and the controls."""
-    sigmas = (0.1, 0.3, 0.5)
-    cells = [Cell("toy-wan", layer, sigma) for sigma in sigmas for layer in (1, 3, 5, 7)]
-    cells += [Cell("random", 5, sigma) for sigma in sigmas]
-    return [*cells, Cell("latent", 0, 0.1), Cell("rgb", 0, 0.0)]
-
-
-def parse_cell(text: str) -> Cell:
-    """A cell written as backbone:layer:sigma."""
-    backbone, layer, sigma = text.split(":")
-    return Cell(backbone, int(layer), float(sigma))
-
-
-@dataclass(frozen=True)
-class Pool:
-    """N clips with exact geometry, on one device.
-
-    Attributes:
-        latents: (N, 8, S, h, w) bfloat16.
-        frames: (N, S, H, W, 3) uint8 pictures of the slots' frames.
-        depth: (N, S, 72, 128) z-depth, 0 in the sky; cam_from_world: (N, S, 3, 4).
-        intrinsics: (N, 3, 3) in pixels of the maps.
-    """
-
-    latents: Tensor
-    frames: Tensor
-    depth: Tensor
-    cam_from_world: Tensor
-    intrinsics: Tensor
-
-    def targets(self, index: Tensor) -> Targets:
-        """What a probe should say about some clips."""
-        depth = self.depth[index]
-        intrinsics = self.intrinsics[index][:, None].expand(-1, depth.shape[1], -1, -1)
-        return normalize_targets(depth, self.cam_from_world[index], intrinsics, depth > 0)
-
-
-@torch.no_grad()
-def make_pool(renderer: Renderer, vae: Any, seeds: list[int], *, batch: int, on_gpu: bool) -> Pool:
-    """Render and encode clips; geometry is traced at the maps' own pixel centres."""
-    slots = SLOT_FRAMES.tolist()
-    parts: dict[str, list[Tensor]] = {"latents": [], "frames": []}
-    for rendered in renderer.batches(seeds, batch=batch, height=HEIGHT, width=WIDTH):
-        with torch.autocast("cuda" if on_gpu else "cpu", dtype=torch.bfloat16, enabled=on_gpu):
-            parts["latents"].append(encode(vae, rendered.images).to(torch.bfloat16))
-        parts["frames"].append(rendered.images[:, slots].clone())
-    geometry: dict[str, list[Tensor]] = {"depth": [], "cam_from_world": [], "intrinsics": []}
-    for rendered in renderer.batches(
-        seeds, batch=batch, height=MAPS[0], width=MAPS[1], frames=slots, images=False
-    ):
-        for name, values in geometry.items():
-            values.append(getattr(rendered, name).clone())
-    return Pool(**{name: torch.cat(values) for name, values in (parts | geometry).items()})
-
-
-class Sources:
-    """Features of all cells of a process for a batch of clips."""
-
-    def __init__(self, cells: list[Cell], models: dict[str, Any], device: str) -> None:
-        self._cells, self._models, self._device = cells, models, device
-        channels = torch.from_numpy(position_channels(SLOT_FRAMES, GRID, max_frames=FRAMES))
-        self._position = channels.to(device)
-        self.noisy_sigmas = sorted({cell.sigma for cell in cells if cell.backbone != "rgb"})
-
-    def wide(self, backbone: str) -> int:
-        """Channels of a backbone's features."""
-        extra = self._position.shape[-1]
-        if backbone == "rgb":
-            return 3 * (HEIGHT // GRID[0]) * (WIDTH // GRID[1]) + extra
-        if backbone == "latent":
-            return 4 * int(TRANSFORMER_CONFIG["in_channels"]) + extra
-        return int(TRANSFORMER_CONFIG["num_attention_heads"]) * int(
-            TRANSFORMER_CONFIG["attention_head_dim"]
-        )
-
-    @torch.no_grad()
-    def __call__(self, latents: Tensor, frames: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """(B, S, 18, 32, C) features of each cell, by its name."""
-        found: dict[str, Tensor] = {}
-        on_gpu = self._device.startswith("cuda")
-        for sigma in self.noisy_sigmas:
-            noisy = (1 - sigma) * latents + sigma * noise
-            for backbone in ("toy-wan", "random"):
-                layers = [
-                    c.layer for c in self._cells if (c.backbone, c.sigma) == (backbone, sigma)
-                ]
-                if not layers:
-                    continue
-                with torch.autocast(
-                    self._device.split(":")[0],
-                    dtype=torch.bfloat16,
-                    enabled=on_gpu,
-                    cache_enabled=False,
-                ):
-                    outputs = block_outputs(
-                        self._models[backbone],
-                        noisy,
-                        1000.0 * sigma,
-                        layers=layers,
-                        keep=lambda tokens: tokens.float().unflatten(1, (-1, *GRID)),
-                    )
-                for layer, tokens in outputs.items():
-                    # A plain copy: tensors made in inference mode cannot take part in training.
-                    found[Cell(backbone, layer, sigma).name] = tokens.clone()
-            if Cell("latent", 0, sigma) in self._cells:
-                found[Cell("latent", 0, sigma).name] = self._placed(latent_patches(noisy, GRID))
-        if any(cell.backbone == "rgb" for cell in self._cells):
-            rows, columns = GRID
-            split = frames.float().div(127.5).sub(1.0).unflatten(3, (columns, -1))
-            split = split.unflatten(2, (rows, -1))  # B S h p w q 3
-            found[Cell("rgb", 0, 0.0).name] = self._placed(
-                split.permute(0, 1, 2, 4, 3, 5, 6).flatten(4)
-            )
-        return found
-
-    def _placed(self, tokens: Tensor) -> Tensor:
-        position = self._position.expand(len(tokens), -1, -1, -1, -1)
-        return torch.cat([tokens, position.to(tokens.dtype)], dim=-1)
 
 
 def losses_of(probe: Probe, features: Tensor, targets: Targets, *, autocast: bool) -> Tensor:

@@ -10,13 +10,14 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import nn
 
+from explorer.toy.cells import Cell, first_grid, parse_cell
 from explorer.toy.config import TRANSFORMER_CONFIG, VAE_CONFIG
 from explorer.toy.fuse import eager, fuse_norms
 from explorer.toy.parallel import Worker
+from explorer.toy.probe_pool import Sources
 from explorer.toy.schedule import Clock, Every
 from explorer.toy.shards import Average, load_checkpoint, load_shards, save_shards
 from explorer.toy.ship import take_place
-from explorer.toy.train_probes import Cell, Sources, first_grid, parse_cell
 from explorer.toy.train_transformer import flow_loss, sample_sigma
 from explorer.toy.train_vae import (
     crops,
@@ -54,7 +55,7 @@ def test_a_save_that_is_cut_short_leaves_the_checkpoint_before_it(
         path.write_bytes(content)
 
     with monkeypatch.context() as patch:
-        patch.setattr("explorer.toy.shards._replace", broken)
+        patch.setattr("explorer.toy.shards.replace_file", broken)
         with pytest.raises(OSError, match="no space"):
             save_shards({k: v + 1 for k, v in old.items()}, tmp_path, "x", {}, limit=4100)
     loaded, card = load_shards(tmp_path, "x")
