@@ -25,6 +25,7 @@ from explorer.probe.checkpoint import save_probe
 from explorer.probe.model import Probe, ProbeConfig
 from explorer.toy.config import FLOW_SHIFT, TRANSFORMER_CONFIG
 from explorer.toy.latents import load_vae
+from explorer.toy.model_card import model_card
 from explorer.toy.shards import load_checkpoint, load_shards
 
 
@@ -62,6 +63,7 @@ def ship_model(vae_run: Path, transformer_run: Path, folder: Path) -> None:
     transformer.half().save_pretrained(fresh / "transformer")
     scheduler.save_pretrained(fresh / "scheduler")
     (fresh / "card.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (fresh / "README.md").write_text(model_card(facts))
     take_place(fresh, folder)
 
 

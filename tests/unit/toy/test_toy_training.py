@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,22 @@ def test_training_can_go_on_from_the_shipped_model() -> None:
     assert load_checkpoint(folder, "vae")[1]["slices"]
     vae: Any = load_vae(folder, "cpu")
     assert vae.config.latents_std != [1.0] * 8
+
+
+def test_the_model_card_says_data_steps_seconds_and_loss() -> None:
+    from explorer.assets import assets_root
+    from explorer.toy.model_card import model_card
+
+    folder = assets_root() / "models" / "toy-wan"
+    facts = json.loads((folder / "card.json").read_text())
+    text = model_card(facts)
+    assert text == (folder / "README.md").read_text()
+    for name in ("vae", "transformer"):
+        run = facts["runs"][name]
+        assert run["data"] in text
+        assert f"{run['steps']:,}" in text
+        assert f"{run['train_seconds']:,.0f}" in text
+    assert f"{facts['loss']:.3f}" in text
 
 
 def test_a_shipped_folder_takes_the_place_of_the_old_one_whole(tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""The model card of `toy-wan`, written from the facts of its training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def model_card(facts: dict[str, Any]) -> str:
+    """Markdown for people; `facts` is the content of card.json."""
+    vae, transformer = facts["runs"]["vae"], facts["runs"]["transformer"]
+    levels = transformer.get("validation") or {}
+    losses = ", ".join(f"{name.replace('_', ' ')}: {loss:.3f}" for name, loss in levels.items())
+    return f"""# toy-wan
+
+A video VAE and a video diffusion transformer in the classes and file layout of Wan2.1, trained on
+procedurally rendered video from pixels alone, never on 3D. It stands for the video generators in
+Emerge3D: small enough for a laptop's processor, trained well enough to be probed, not to make films.
+
+| | video VAE | transformer |
+|---|---|---|
+| class | `AutoencoderKLWan` | `WanTransformer3DModel` |
+| parameters | {facts["parameters"]["vae"]:,} | {facts["parameters"]["transformer"]:,} |
+| data | {vae["data"]} | {transformer["data"]} |
+| steps | {vae["steps"]:,} | {transformer["steps"]:,} |
+| training seconds | {vae["train_seconds"]:,.0f} | {transformer["train_seconds"]:,.0f} |
+| result | {vae["psnr_db"]:.1f} dB PSNR on held-out clips | loss {facts["loss"]:.3f} |
+
+Held-out loss of the transformer by noise level ({losses or "not measured"}).
+
+17 frames of 144x256 become 5x36x64 latents of 8 channels. Flow matching, empty prompt (one zero
+token), timestep 1000 sigma. Weights are stored in float16 and used in float32; `card.json` has the
+whole history of the training, and `explorer/toy/` the scripts. Apache-2.0, like the rest of the
+project; the training video is the project's own.
+"""
