@@ -14,7 +14,7 @@ def model_card(facts: dict[str, Any]) -> str:
 
 A video VAE and a video diffusion transformer in the classes and file layout of Wan2.1, trained on
 procedurally rendered video from pixels alone, never on 3D. It stands for the video generators in
-Emerge3D: small enough for a laptop's processor, trained well enough to be probed, not to make films.
+Emerge3D: small enough for a laptop's processor, and made to be probed, not to make films.
 
 | | video VAE | transformer |
 |---|---|---|
