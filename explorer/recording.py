@@ -7,7 +7,8 @@ Entities (timeline `frame`, the frame of the clip that a slot stands for):
 Panes that stay empty say why: /prediction/note, /depth/prediction/note, /reference/note, ...
 
 Both 3D worlds have the first camera at the origin, x right, y down, z forward, and the mean
-distance of the first frame's points as their unit; prediction and reference are shown unaligned.
+distance of the first frame's points, in a prediction the probe's estimate of it, as their unit;
+prediction and reference are shown unaligned.
 Points are row-major: all pixels of a prediction, the known ones (reference depth > 0) of a
 reference, so that the point error can be computed again from the recording alone.
 """
