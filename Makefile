@@ -54,7 +54,7 @@ $(TEST_STAMP): $(PINS) | $(PY)
 	@$(INSTALL) --no-build-isolation -e '.[test]'
 	@touch $(APP_STAMP) $@
 
-# The browser tests look for the same names.
+# The browser tests look for the same names, after $CHROMIUM too.
 browser:
 	@for name in "$$CHROMIUM" chromium chromium-browser google-chrome google-chrome-stable; do \
 	  [ -n "$$name" ] && command -v "$$name" >/dev/null 2>&1 && exit 0; \

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from html import escape
 
-from app.warmup import WarmUp
 from explorer.backbones import registry
 from explorer.backbones.base import BackboneCard
-from explorer.errors import EmergeError
 from explorer.probe.checkpoint import ProbeCard, find_probe, list_probes
 
-SMALL = 2**30
-"""Bytes up to which a model may be loaded just to name its timestep."""
 
-
-def note(backbone: str, layer: int, sigma: float, *, warm: WarmUp) -> str:
+def note(backbone: str, layer: int, sigma: float) -> str:
     """The lines under the sliders."""
     card = registry.card(backbone)
     return (
-        f"<div class='cell'><p class='noise'>{_noise(card, sigma, warm)}</p>"
+        f"<div class='cell'><p class='noise'>{_noise(card, sigma)}</p>"
         f"{_probe(card, layer, sigma)}</div>"
     )
 
@@ -36,16 +31,14 @@ def about(backbone: str) -> str:
     )
 
 
-def _noise(card: BackboneCard, sigma: float, warm: WarmUp) -> str:
+def _noise(card: BackboneCard, sigma: float) -> str:
     if not card.uses_sigma:
         return "This backbone sees no noise: sigma is ignored."
     named = f"σ <b>{sigma:.2f}</b>"
-    if not warm.ready.is_set() or card.memory_bytes > SMALL:
-        return f"{named} · timestep and official index once the model is loaded"
-    try:
-        timestep, index = registry.load(card.id).timestep(sigma)
-    except EmergeError as error:
-        return f"{named} · {escape(str(error))}"
+    level = registry.noise_level(card.id, sigma)
+    if level is None:
+        return named
+    timestep, index = level.timestep, level.official_index
     return f"{named} · model timestep <b>{timestep:.0f}</b> · official index <b>{index}</b>"
 
 

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from app.state import Look
+from app.looks import Look
 from explorer.errors import EmergeError
 from explorer.recording import Recording
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from html import escape
 
 import numpy as np
 
 from app._gradio import gr
+from app.looks import Look
 from app.pictures import data_url
-from app.state import Look, Pick
+from app.state import Pick
 from explorer._typing import UInt8
 from explorer.correspondence import Correspondence, SlotMatch, correspond
 from explorer.tiles import correspondence_tiles
 
 EMPTY = "<div class='film empty'>Run a look first; then click any pixel of any frame here.</div>"
 
-# A click anywhere on a tile, or Enter on a focused one (its centre), names slot and place.
+# A click anywhere on a tile, or Enter on a focused one (its centre), names its frame and place.
 PICK_JS = """
 const pick = (tile, x, y) => {
   if (!tile) return;
   tile.classList.add('asked');
-  trigger('pick', {slot: Number(tile.dataset.slot), x: x, y: y});
+  trigger('pick', {frame: Number(tile.dataset.frame), x: x, y: y});
 };
 element.addEventListener('click', event => {
   const image = event.target.closest('.tile img');
@@ -38,9 +40,24 @@ element.addEventListener('keydown', event => {
 });
 """
 
+LEGEND = (
+    "<span class='key'><i class='cross'></i>best match <i class='ring'></i>true match "
+    "<i class='ramp'></i>cosine similarity</span>"
+)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of the pane; `kind` is "picked", "heat", or nothing before a pick."""
+
+    picture: UInt8[np.ndarray, "H W 3"]
+    frame: int
+    note: str = ""
+    kind: str = ""
+
 
 def component() -> gr.HTML:
-    """The pane; its `pick` event carries slot and (x, y) as fractions of the frame."""
+    """The pane; its `pick` event carries frame and (x, y) as fractions of it."""
     return gr.HTML(EMPTY, js_on_load=PICK_JS, elem_id="film")
 
 
@@ -49,27 +66,31 @@ def show(look: Look, pick: Pick | None) -> str:
 
     Args:
         look: with clip and features.
-        pick: the chosen pixel; ignored if this clip has no such slot.
+        pick: the chosen pixel; ignored if this clip has no such frame.
     """
     if look.clip is None or look.features is None:
         return EMPTY
-    frames = look.clip.frames[look.features.slot_frames]
-    if pick is None or not 0 <= pick.slot < len(frames):
-        names = [f"frame {int(frame)}" for frame in look.features.slot_frames]
-        captions = [(name, "") for name in names]
-        return _film("Click any pixel of any frame.", list(frames), captions, picked=None)
+    numbers = [int(frame) for frame in look.features.slot_frames]
+    if pick is None or not 0 <= pick.frame < len(look.clip.frames):
+        tiles = [Tile(look.clip.frames[number], number) for number in numbers]
+        return _film("Click any pixel of any frame.", tiles)
     height, width = look.clip.size
     found = correspond(
         look.features,
         pick.x * width,
         pick.y * height,
-        int(look.features.slot_frames[pick.slot]),
+        pick.frame,
         size=(height, width),
         reference=look.reference,
     )
-    captions = [_caption(match) for match in found.matches]
-    tiles = correspondence_tiles(frames, found)
-    return _film(_headline(found, look), tiles, captions, picked=found.slot)
+    # A slot may hold several frames: its tile shows the picked one instead of the first.
+    numbers[found.slot] = found.frame
+    pictures = correspondence_tiles(look.clip.frames[numbers], found)
+    tiles = [
+        Tile(picture, number, _note(match), "picked" if match.picked else "heat")
+        for picture, number, match in zip(pictures, numbers, found.matches, strict=True)
+    ]
+    return _film(_headline(found, look), tiles, legend=LEGEND)
 
 
 def _headline(found: Correspondence, look: Look) -> str:
@@ -81,40 +102,28 @@ def _headline(found: Correspondence, look: Look) -> str:
     return f"{where} Mean error where the point is visible: {found.error_px:.1f} px."
 
 
-def _caption(match: SlotMatch) -> tuple[str, str]:
-    name = f"frame {match.frame}"
+def _note(match: SlotMatch) -> str:
     if match.picked:
-        return name, "picked"
+        return "picked"
     similarity = f"cos {match.similarity:.2f}"
     if match.error_px is not None:
-        return name, f"{match.error_px:.1f} px · {similarity}"
+        return f"{match.error_px:.1f} px · {similarity}"
     known = {"occluded": "occluded", "out of view": "out of view"}.get(match.status)
-    return name, f"{known} · {similarity}" if known else similarity
+    return f"{known} · {similarity}" if known else similarity
 
 
-def _film(
-    headline: str,
-    pictures: list[UInt8[np.ndarray, "H W 3"]],
-    captions: list[tuple[str, str]],
-    *,
-    picked: int | None,
-) -> str:
-    tiles = []
-    for slot, (picture, (name, note)) in enumerate(zip(pictures, captions, strict=True)):
-        kind = "tile" if picked is None else "tile picked" if slot == picked else "tile heat"
-        tiles.append(
-            f"<figure class='{kind}' data-slot='{slot}' tabindex='0' role='button' "
-            f"aria-label='{escape(name)}: pick a pixel'>"
-            f"<img src='{data_url(picture)}' alt='{escape(name)}' draggable='false'>"
-            f"<figcaption><b>{escape(name)}</b><span>{escape(note)}</span></figcaption></figure>"
-        )
-    legend = (
-        ""
-        if picked is None
-        else "<span class='key'><i class='cross'></i>best match <i class='ring'></i>true match "
-        "<i class='ramp'></i>cosine similarity</span>"
-    )
+def _film(headline: str, tiles: list[Tile], *, legend: str = "") -> str:
     return (
         f"<div class='film'><p class='headline'>{escape(headline)}{legend}</p>"
-        f"<div class='strip'>{''.join(tiles)}</div></div>"
+        f"<div class='strip'>{''.join(_html(tile) for tile in tiles)}</div></div>"
+    )
+
+
+def _html(tile: Tile) -> str:
+    name = f"frame {tile.frame}"
+    return (
+        f"<figure class='{f'tile {tile.kind}'.strip()}' data-frame='{tile.frame}' tabindex='0' "
+        f"role='button' aria-label='{name}: pick a pixel'>"
+        f"<img src='{data_url(tile.picture)}' alt='{name}' draggable='false'>"
+        f"<figcaption><b>{name}</b><span>{escape(tile.note)}</span></figcaption></figure>"
     )

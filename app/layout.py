@@ -41,7 +41,6 @@ const ask = async () => {
     if (state.ready) {
       pill.className = state.problem ? 'pill problem' : 'pill ready';
       pill.textContent = state.problem || 'ready · ' + state.device;
-      trigger('ready', {});
       return;
     }
   } catch { /* the server is starting or gone; ask again */ }
@@ -71,7 +70,7 @@ def build(handlers: Handlers) -> gr.Blocks:
         with gr.Row(elem_id="main"):
             with gr.Column(scale=3, min_width=330, elem_id="left"):
                 _clip_controls(parts, source, chosen, first)
-                _cell_controls(parts, handlers, first)
+                _cell_controls(parts, first)
             with gr.Column(scale=9, min_width=640, elem_id="centre"):
                 parts["status"] = gr.HTML(progress.idle(), elem_id="status")
                 with gr.Column(elem_id="stage"):
@@ -160,7 +159,7 @@ def _clip_controls(parts: dict[str, Any], source: Any, chosen: window.Window, fi
         )
 
 
-def _cell_controls(parts: dict[str, Any], handlers: Handlers, first: Any) -> None:
+def _cell_controls(parts: dict[str, Any], first: Any) -> None:
     layer, sigma = first.default_cell
     named = list(references.names())
     with gr.Row(elem_id="who"):
@@ -199,7 +198,7 @@ def _cell_controls(parts: dict[str, Any], handlers: Handlers, first: Any) -> Non
         buttons=[],
         elem_id="sigma",
     )
-    parts["cell"] = gr.HTML(cell.note(first.id, layer, sigma, warm=handlers.warm), elem_id="cell")
+    parts["cell"] = gr.HTML(cell.note(first.id, layer, sigma), elem_id="cell")
     with gr.Row(elem_id="buttons"):
         parts["run"] = gr.Button("Run", variant="primary", elem_id="run")
         parts["stop"] = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
@@ -243,6 +242,7 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], session: Any, handlers: Han
         "concurrency_limit": None,
     }
     latest = {**quiet, "trigger_mode": "always_last"}
+    each = {**quiet, "trigger_mode": "multiple"}
 
     def of(*names: str) -> list[Any]:
         return [session, *(parts[name] for name in names)]
@@ -259,64 +259,61 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], session: Any, handlers: Han
         drop_ended(page, str(request.session_hash))
 
     def run_after(event: Any) -> None:
-        event(forget_streams, None, None, **{**quiet, "trigger_mode": "multiple"}).then(
-            bound(handlers.run, parts), inputs, shown, **{**quiet, "trigger_mode": "multiple"}
+        event(forget_streams, None, None, **each).then(
+            bound(handlers.running.run, parts), inputs, shown, **each
         )
 
     page.load(
-        bound(handlers.opened, parts),
+        bound(handlers.visits.opened, parts),
         of(),
         to("gallery", "backbone", *window_parts, *cell_parts),
         **quiet,
     )
-    page.unload(handlers.closed)
+    page.unload(handlers.visits.closed)
     parts["gallery"].select(
-        bound(handlers.clip_chosen, parts), of("backbone"), to(*window_parts), **latest
+        bound(handlers.choosing.clip_chosen, parts), of("backbone"), to(*window_parts), **latest
     )
     parts["upload"].upload(
-        bound(handlers.uploaded, parts),
+        bound(handlers.choosing.uploaded, parts),
         of("backbone", "upload"),
         to("gallery", "status", *window_parts),
         **latest,
     )
     gr.on(
         [parts[name].change for name in ("start", "stride", "count")],
-        bound(handlers.window_moved, parts),
+        bound(handlers.choosing.window_moved, parts),
         of("start", "stride", "count"),
         to("preview"),
         **latest,
     )
     parts["backbone"].input(
-        bound(handlers.backbone_chosen, parts),
-        of("backbone"),
+        bound(handlers.choosing.backbone_chosen, parts),
+        of("backbone", "start", "stride", "count"),
         to(*window_parts, *cell_parts),
         **latest,
     )
-    shows_cell: tuple[Any, ...] = (
-        bound(handlers.cell_moved, parts),
-        to("backbone", "layer", "sigma", "metric"),
-        to("cell", "map"),
-    )
     gr.on(
         [parts[name].change for name in ("backbone", "layer", "sigma", "metric")],
-        *shows_cell,
+        bound(handlers.choosing.cell_moved, parts),
+        to("backbone", "layer", "sigma", "metric"),
+        to("cell", "map"),
         **latest,
     )
-    parts["ready"].ready(*shows_cell, **latest)
     run_after(parts["run"].click)
     clicked = parts["map"].cell(
-        bound(handlers.cell_clicked, parts), None, to("layer", "sigma"), **quiet
+        bound(handlers.choosing.cell_clicked, parts), None, to("layer", "sigma"), **quiet
     )
     run_after(clicked.then)
-    parts["stop"].click(
-        bound(handlers.stop, parts), of(), to("stop"), **{**quiet, "trigger_mode": "multiple"}
-    )
-    parts["film"].pick(bound(handlers.picked, parts), of(), to("film"), **latest)
+    parts["stop"].click(bound(handlers.running.stop, parts), of(), to("stop"), **each)
+    parts["film"].pick(bound(handlers.picking.picked, parts), of(), to("film"), **latest)
     parts["viewer"].selection_change(
-        bound(handlers.viewer_picked, parts), of(), to("film"), **latest
+        bound(handlers.picking.viewer_picked, parts), of(), to("film"), **latest
     )
-    parts["viewer"].time_update(handlers.viewer_time, of(), None, **latest)
-    for name, write in (("rrd", handlers.export_recording), ("json", handlers.export_summary)):
+    parts["viewer"].time_update(handlers.picking.viewer_time, of(), None, **latest)
+    for name, write in (
+        ("rrd", handlers.exporting.recording),
+        ("json", handlers.exporting.summary),
+    ):
         parts[f"make_{name}"].click(write, of(), parts[name], **quiet).success(
             None, None, None, js=DOWNLOAD_JS.replace("{id}", f"download_{name}")
         )

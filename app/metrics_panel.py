@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from app.state import Look
+from app.looks import Look
 from explorer.backbones import registry
 from explorer.held_out import metrics_of
 from explorer.probe.checkpoint import ProbeCard, find_probe, list_probes
@@ -62,8 +62,14 @@ def show(look: Look) -> str:
     note = "".join(f"<p class='note'>{escape(text)}</p>" for text in notes)
     return (
         f"<div class='pane'>{note}<table class='metrics'><thead><tr><th></th>{heads}</tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table>{_frames(look)}</div>"
+        f"<tbody>{''.join(rows)}</tbody></table>{_legend(rows)}{_frames(look)}</div>"
     )
+
+
+def _legend(rows: list[str]) -> str:
+    if not any("<small>" in row for row in rows):
+        return ""
+    return "<p class='note'>Means over the test clips, in brackets their 95 % intervals.</p>"
 
 
 def _cell(card: ProbeCard) -> str:

@@ -1,4 +1,4 @@
-"""The status line: which stages of a look are done, after how many seconds, and what is next."""
+"""The status line: which stages of a look are done, how long each took, and what is next."""
 
 from __future__ import annotations
 
@@ -27,19 +27,24 @@ DOING = {
     "comparison": "Comparing",
 }
 
+TIMES = "Seconds of each step. The first run of a backbone also loads it, before the latents."
+
 
 @dataclass
 class Progress:
     """What has been reported so far."""
 
     done: dict[str, str] = field(default_factory=dict)
+    before: float = 0.0
     frames: int = 0
     slots: int = 0
     finished: float | None = None
 
     def add(self, stage: Stage) -> None:
         """Take note of one more stage."""
-        when = f"{stage.seconds:.2f} s"
+        when = f"{stage.seconds - self.before:.2f} s"
+        if not isinstance(stage, FramePredicted):  # part of the prediction's time
+            self.before = stage.seconds
         match stage:
             case Decoded():
                 self.done["clip"] = f"{len(stage.clip.frames)} frames · {when}"
@@ -80,14 +85,16 @@ class Progress:
                 items.append(f"<li class='now'>{step}<b>…</b></li>")
             else:
                 items.append(f"<li>{step}<b>–</b></li>")
-        shown = "" if kind in ("idle", "waiting") else f"<ol>{''.join(items)}</ol>"
+        shown = "" if kind in ("idle", "waiting") else f"<ol title='{TIMES}'>{''.join(items)}</ol>"
         return (
             f"<div class='status {kind}' role='status' aria-live='polite'>"
             f"<p>{escape(line)}</p>{shown}</div>"
         )
 
 
-def _stored(when: str, cached: bool) -> str:
+def _stored(when: str, cached: bool | None) -> str:
+    if cached is None:
+        return "not needed"
     return f"{when} · stored" if cached else when
 
 

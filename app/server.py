@@ -78,7 +78,7 @@ def create(
     async def plotly() -> FileResponse:
         return FileResponse(_plotly(), media_type="text/javascript")
 
-    page = build(Handlers(store, warm, downloads))
+    page = build(Handlers(store, downloads))
     page.queue(max_size=QUEUE)
     mounted: FastAPI = gr.mount_gradio_app(
         parent,

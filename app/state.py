@@ -1,4 +1,4 @@
-"""What the server remembers: per page (`Session`), per finished look (`Look`), and for everybody.
+"""What the server remembers of each page (`Session`), and whose turn it is to compute (`Turns`).
 
 Nothing here travels to the browser; a page only ever names a clip, a cell or a pixel.
 """
@@ -7,23 +7,15 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explorer.errors import Cancelled
 
 if TYPE_CHECKING:
-    from explorer.clip import Clip, VideoInfo
-    from explorer.features import Features
-    from explorer.look import LookRequest, Stage
-    from explorer.reconstruction import Reconstruction
-    from explorer.report import Report
-
-KEPT_LOOKS = 12
-"""Looks whose features stay in memory for clicks; about 2 MB each for the shipped backbone."""
+    from explorer.clip import VideoInfo
 
 
 @dataclass(frozen=True)
@@ -38,59 +30,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Pick:
-    """A chosen pixel: image point (x, y) of the frame of one slot, as fractions of its size."""
+    """A chosen pixel: image point (x, y) of one frame of the clip, as fractions of its size."""
 
-    slot: int
+    frame: int
     x: float
     y: float
-
-
-@dataclass
-class Look:
-    """What one run found; grows stage by stage, read-only once the run has ended."""
-
-    id: str
-    request: LookRequest
-    stages: list[Stage] = field(default_factory=list)
-    clip: Clip | None = None
-    features: Features | None = None
-    prediction: Reconstruction | None = None
-    reason: str | None = None
-    reference: Reconstruction | None = None
-    note: str | None = None
-    report: Report | None = None
-    correspondence: dict[str, Any] | None = None
-    summary: dict[str, Any] | None = None
-
-
-class Looks:
-    """The last looks of all pages, by unguessable id; the oldest leaves first."""
-
-    def __init__(self, capacity: int = KEPT_LOOKS) -> None:
-        self._capacity = capacity
-        self._looks: OrderedDict[str, Look] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def put(self, look: Look) -> None:
-        """Keep a look, as the newest."""
-        with self._lock:
-            self._looks[look.id] = look
-            self._looks.move_to_end(look.id)
-            while len(self._looks) > self._capacity:
-                self._looks.popitem(last=False)
-
-    def get(self, look_id: str | None) -> Look | None:
-        """A kept look, or None once it had to leave."""
-        with self._lock:
-            if look_id is None or look_id not in self._looks:
-                return None
-            self._looks.move_to_end(look_id)
-            return self._looks[look_id]
-
-    def drop(self, look_id: str | None) -> None:
-        """Forget a look, if it is still there."""
-        with self._lock:
-            self._looks.pop(look_id or "", None)
 
 
 class Run:

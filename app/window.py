@@ -48,6 +48,23 @@ def suggested(source: Source, card: BackboneCard) -> Window:
     return Window(0, max(1, min(about_a_second, possible, MAX_STRIDE)), count)
 
 
+def kept(source: Source, card: BackboneCard, current: Window) -> Window:
+    """The current window with as many of its frames as the backbone takes and the video has.
+
+    First frame and stride stay; where not even one frame fits, it is the suggested window.
+    """
+    frames = source.info.frames
+    possible = [
+        count
+        for count in counts(card, frames)
+        if Window(current.start, current.stride, count).last < frames
+    ]
+    if not possible:
+        return suggested(source, card)
+    fewer = [count for count in possible if count <= current.count]
+    return Window(current.start, current.stride, max(fewer, default=possible[0]))
+
+
 def preview(source: Source | None, window: Window) -> str:
     """The chosen frames in words and two pictures; says so when they do not fit the video."""
     if source is None:

@@ -120,17 +120,12 @@ def warm(request: LookRequest, clips: list[Path], root: Path, repeat: int) -> li
 def heatmaps(request: LookRequest, store: Store, repeat: int) -> list[float]:
     """From a picked pixel to the pane's HTML with all frames' pictures."""
     from app import film
-    from app.state import Look, Pick
-    from explorer.look import Decoded, FeaturesReady, Referenced
+    from app.looks import Look
+    from app.state import Pick
 
     found = Look("benchmark", request)
     for stage in look(request, store=store):
-        if isinstance(stage, Decoded):
-            found.clip = stage.clip
-        elif isinstance(stage, FeaturesReady):
-            found.features = stage.features
-        elif isinstance(stage, Referenced):
-            found.reference = stage.full
+        found.remember(stage)
     places = [(0.1 + 0.8 * k / repeat, 0.2 + 0.6 * k / repeat) for k in range(repeat)]
     return [timed(lambda x=x, y=y: film.show(found, Pick(0, x, y))) for x, y in places]
 

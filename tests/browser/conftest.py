@@ -16,6 +16,8 @@ FLAGS = (
     "--disable-component-update --disable-sync --use-gl=angle --use-angle=swiftshader "
     "--enable-unsafe-swiftshader --ignore-gpu-blocklist"
 ).split()
+# `make test` looks for the same names, after $CHROMIUM too.
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # The viewer's wasm logs some 64,000 debug lines; each would cross into the test process.
 MUTE = "console.debug = () => {}; console.trace = () => {};"
 
@@ -43,10 +45,11 @@ def server(start_server: Callable[[], Server]) -> Server:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, drawing in software."""
-    executable = os.environ.get("EMERGE3D_CHROMIUM") or shutil.which("chromium")
+    """A Chromium or Chrome of this machine, drawing in software."""
+    names = [os.environ.get("CHROMIUM", ""), *CHROMIUMS]
+    executable = next(filter(None, map(shutil.which, filter(None, names))), None)
     if executable is None:
-        pytest.fail("no chromium found: install it, or set EMERGE3D_CHROMIUM to a Chrome's path")
+        pytest.fail("no Chromium found: install it, or set CHROMIUM to its path or a Chrome's")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=executable, args=FLAGS)
         yield chromium

@@ -125,6 +125,13 @@ class Visitor:
         """The frames of the correspondence pane."""
         return self.page.locator("#film .tile")
 
+    def intro(self, *, visible: bool) -> None:
+        """Show or hide the introduction that covers the viewer before the first run."""
+        shown = "visible" if visible else "hidden"
+        self.page.locator("#intro").evaluate(
+            "(intro, shown) => intro.style.visibility = shown", shown
+        )
+
     def pixels(self, left: float, top: float, right: float, bottom: float) -> np.ndarray:
         """(H, W, 3) what a part of the viewer shows, in fractions of its size."""
         box = self.page.locator("#viewer canvas").bounding_box()
@@ -138,13 +145,20 @@ class Visitor:
         shot = self.page.screenshot(clip=clip)
         return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"))
 
+    def colourful(self, left: float, top: float, right: float, bottom: float) -> int:
+        """How many pixels of a part of the viewer have a strong colour.
+
+        Points and cameras have; the background, titles, buttons and axes' labels are pale or grey.
+        """
+        shown = self.pixels(left, top, right, bottom).astype(int)
+        return int((shown.max(axis=2) - shown.min(axis=2) > 90).sum())
+
     def drawn(self, left: float, top: float, right: float, bottom: float, *, least: int) -> int:
-        """Wait until a part of the viewer has `least` pixels that are not its pale background."""
+        """Wait until a part of the viewer has `least` pixels of a strong colour."""
         count = 0
         for _ in range(60):
-            shown = self.pixels(left, top, right, bottom)
-            count = int((shown.min(axis=2) < 140).sum())
+            count = self.colourful(left, top, right, bottom)
             if count >= least:
                 return count
             self.page.wait_for_timeout(500)
-        raise AssertionError(f"only {count} pixels are drawn there, {least} expected")
+        raise AssertionError(f"only {count} pixels have a strong colour, {least} expected")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app import export, map_panel, metrics_panel
-from app import handlers as module
-from app.handlers import NOT_KEPT, UNEXPECTED, Handlers
-from app.state import Look, Pick, Session, Source
-from app.warmup import WarmUp
+from app import export, map_panel, metrics_panel, window
+from app._gradio import gr
+from app.handlers import Handlers, running
+from app.handlers.running import UNEXPECTED
+from app.handlers.shared import NOT_KEPT
+from app.looks import Look
+from app.state import Pick, Session, Source
 from explorer.backbones.base import slot_map
 from explorer.clip import Clip, VideoInfo, clip_from_frames
 from explorer.errors import Cancelled, ClipError
@@ -46,7 +49,7 @@ def stages(shown: Clip) -> Iterator[Stage]:
 
 @pytest.fixture
 def page(tmp_path: Path) -> Handlers:
-    return Handlers(Store(tmp_path / "store"), WarmUp(), tmp_path / "downloads")
+    return Handlers(Store(tmp_path / "store"), tmp_path / "downloads")
 
 
 @pytest.fixture
@@ -58,14 +61,14 @@ def session(tmp_path: Path) -> Session:
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Iterator[Stage]]], None]:
-    def replace(fake: Callable[..., Iterator[Stage]]) -> None:
-        monkeypatch.setattr(module, "look", lambda request, **kwargs: fake(request, **kwargs))
+    def use(fake: Callable[..., Iterator[Stage]]) -> None:
+        monkeypatch.setattr(running, "look", lambda request, **kwargs: fake(request, **kwargs))
 
-    return replace
+    return use
 
 
 def run(page: Handlers, session: Session) -> Iterator[dict[str, Any]]:
-    return page.run(session, 0, 1, 5, BACKBONE, 0, 0.0, "exact")
+    return page.running.run(session, 0, 1, 5, BACKBONE, 0, 0.0, "exact")
 
 
 def test_a_run_streams_recording_film_and_summary(
@@ -79,7 +82,7 @@ def test_a_run_streams_recording_film_and_summary(
     assert any("tile" in update.get("film", "") for update in updates)
     assert {"point_error": None} in [update.get("log") for update in updates]
     assert "Done in 0.30 s." in updates[-1]["status"]
-    assert page.looks.get(session.look_id) is not None
+    assert page.shared.looks.get(session.look_id) is not None
 
 
 def test_a_readable_error_ends_the_run_with_its_text_and_the_next_run_works(
@@ -124,7 +127,7 @@ def test_stop_reaches_the_look_and_ends_the_run(
     going = run(page, session)
     while "viewer" not in next(going):
         pass
-    page.stop(session)
+    page.running.stop(session)
     assert "status stopped" in list(going)[-1]["status"]
 
 
@@ -157,7 +160,7 @@ def test_a_picked_pixel_stays_while_the_clip_stays(
 ) -> None:
     looks(lambda request, **kwargs: stages(clip()))
     list(run(page, session))
-    page.picked(session, SimpleNamespace(slot=1, x=0.25, y=2.0))
+    page.picking.picked(session, SimpleNamespace(frame=1, x=0.25, y=2.0))
     assert session.pick == Pick(1, 0.25, 1.0)
     films = [update["film"] for update in run(page, session) if "film" in update]
     assert "tile picked" in films[-1]
@@ -166,20 +169,56 @@ def test_a_picked_pixel_stays_while_the_clip_stays(
     assert "tile picked" not in films[-1]
 
 
-def test_a_pixel_of_the_viewers_input_picture_picks_the_slot_of_its_frame(
+def test_a_pixel_of_the_viewers_input_picture_is_picked_in_the_frame_that_it_shows(
     page: Handlers, session: Session, looks: Any
 ) -> None:
     looks(lambda request, **kwargs: stages(clip()))
     list(run(page, session))
-    page.viewer_time(session, SimpleNamespace(payload=SimpleNamespace(time=3.0)))
+    page.picking.viewer_time(session, SimpleNamespace(payload=SimpleNamespace(time=3.0)))
     item = SimpleNamespace(type="entity", entity_path="/input", position=[16.0, 9.0, 0.0])
     elsewhere = SimpleNamespace(type="entity", entity_path="/depth", position=[1.0, 1.0, 0.0])
     view = SimpleNamespace(type="view")
     event = SimpleNamespace(payload=SimpleNamespace(items=[view, elsewhere]))
-    assert page.viewer_picked(session, event) == {}
+    assert page.picking.viewer_picked(session, event) == {}
     event = SimpleNamespace(payload=SimpleNamespace(items=[view, item]))
-    assert "tile picked" in page.viewer_picked(session, event)["film"]
-    assert session.pick == Pick(1, 0.5, 0.5)
+    shown = page.picking.viewer_picked(session, event)["film"]
+    assert session.pick == Pick(3, 0.5, 0.5)
+    assert "in frame 3." in shown
+    assert "<figure class='tile picked' data-frame='3'" in shown
+
+
+def test_the_link_names_the_clip_that_ran_even_if_another_was_chosen_meanwhile(
+    page: Handlers, session: Session, looks: Any, tmp_path: Path
+) -> None:
+    looks(lambda request, **kwargs: stages(clip()))
+    going = run(page, session)
+    while "viewer" not in next(going):
+        pass
+    assert session.source is not None
+    session.source = replace(session.source, path=tmp_path / "other.mp4", name="other")
+    links = [update["link"] for update in going if "link" in update]
+    assert len(links) == 1
+    assert "clip=clip&" in links[0]
+
+
+def test_another_backbone_keeps_the_first_frame_and_the_stride(
+    page: Handlers, session: Session
+) -> None:
+    assert session.source is not None
+    session.source = replace(session.source, info=VideoInfo(30, 24.0, 1.25, (18, 32)))
+    update = page.choosing.backbone_chosen(session, BACKBONE, 6, 2, 9)
+    assert [update[name]["value"] for name in ("start", "stride", "count")] == [6, 2, 9]
+    update = page.choosing.backbone_chosen(session, BACKBONE, 6, 2, 7)
+    assert [update[name]["value"] for name in ("start", "stride", "count")] == [6, 2, 5]
+
+
+def test_a_window_past_the_end_of_the_video_is_suggested_anew(session: Session) -> None:
+    from explorer.backbones import registry
+
+    assert session.source is not None
+    rgb = registry.card(BACKBONE)
+    past = window.Window(7, 3, 5)
+    assert window.kept(session.source, rgb, past) == window.suggested(session.source, rgb)
 
 
 def test_what_one_page_looked_at_cannot_be_exported_by_another(
@@ -187,14 +226,14 @@ def test_what_one_page_looked_at_cannot_be_exported_by_another(
 ) -> None:
     looks(lambda request, **kwargs: stages(clip()))
     list(run(page, session))
-    path = Path(page.export_summary(session))
+    path = Path(page.exporting.summary(session))
     assert json.loads(path.read_text()) == {"point_error": None}
     assert path.name == "clip_rgb_L00_S0.00.json"
-    with pytest.raises(module.gr.Error, match="Press Run first"):
-        page.export_summary(Session(session.source))
-    page.looks.drop(session.look_id)
-    with pytest.raises(module.gr.Error) as error:
-        page.export_recording(session)
+    with pytest.raises(gr.Error, match="Press Run first"):
+        page.exporting.summary(Session(session.source))
+    page.shared.looks.drop(session.look_id)
+    with pytest.raises(gr.Error) as error:
+        page.exporting.recording(session)
     assert NOT_KEPT in str(error.value)
 
 
@@ -215,9 +254,9 @@ def test_an_upload_that_was_cleaned_away_is_asked_for_again(
 def test_old_exports_are_removed(page: Handlers, session: Session, looks: Any) -> None:
     looks(lambda request, **kwargs: stages(clip()))
     list(run(page, session))
-    paths = [Path(page.export_summary(session)) for _ in range(export.KEPT + 2)]
+    paths = [Path(page.exporting.summary(session)) for _ in range(export.KEPT + 2)]
     assert paths[-1].is_file()
-    assert len(list(page.downloads.iterdir())) == export.KEPT
+    assert len(list(page.shared.downloads.iterdir())) == export.KEPT
 
 
 def card(metrics: dict[str, Any], *, trained: bool = True) -> ProbeCard:
@@ -236,6 +275,36 @@ def test_metrics_show_intervals_and_dashes(monkeypatch: pytest.MonkeyPatch) -> N
     assert "0.200 <small>[0.190, 0.210]</small>" in said
     assert "nan" not in said
     assert "No reference for this video" in said
+
+
+def test_metrics_show_the_shipped_evaluation_of_the_probe_and_of_the_controls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = replace(card({}), backbone=BACKBONE, sha256="abc", layer=0, sigma=0.0)
+    control = replace(card({}), backbone="latent", sha256="def", layer=0, sigma=0.1)
+    probes = {BACKBONE: [shipped], "latent": [control]}
+    found = {"mean": 0.2, "low": 0.19, "high": 0.21, "count": 64}
+    pixels = {"mean": 41.26, "low": 38.0, "high": 44.0, "count": 64}
+    metrics = {"point_error": found, "correspondence_error_px": pixels, "auc5": None}
+    cells = [
+        {"backbone": BACKBONE, "layer": 0, "sigma": 0.0, "probe": "abc", "metrics": metrics},
+        {"backbone": "latent", "layer": 0, "sigma": 0.1, "probe": "old", "metrics": metrics},
+    ]
+    (tmp_path / "probes").mkdir()
+    (tmp_path / "probes" / "evaluation.json").write_text(json.dumps({"cells": cells}))
+    monkeypatch.setenv("EMERGE3D_ASSETS", str(tmp_path))
+    monkeypatch.setattr(metrics_panel, "find_probe", lambda *cell: shipped)
+    monkeypatch.setattr(metrics_panel, "list_probes", lambda backbone: probes.get(backbone, []))
+    shown = Look("id", LookRequest("clip.mp4", BACKBONE, 0, 0.0))
+    shown.features, shown.summary = features(), {}
+    rows = metrics_panel.show(shown).split("<tr")
+    mine = next(row for row in rows if f"{BACKBONE}, layer 0" in row)
+    assert "0.200 <small>[0.190, 0.210]</small>" in mine
+    assert "41.3 <small>[38.0, 44.0]</small>" in mine
+    assert mine.count("<td>–</td>") == 4
+    other = next(row for row in rows if "latent, layer 0" in row)
+    assert other.count("<td>–</td>") == 6  # that evaluation was of another probe
+    assert "95 % intervals" in rows[-1]
 
 
 def test_the_map_carries_scores_and_says_which_probes_are_untrained(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 
 from app import cell, film, gallery, links, pictures, progress, window
-from app.state import Look, Pick, Source
+from app.looks import Look
+from app.state import Pick, Source
 from app.streams import drop_ended
 from app.window import Window
 from explorer.backbones.base import BackboneCard
@@ -154,7 +156,9 @@ def test_progress_tells_stages_with_their_seconds_and_what_was_stored() -> None:
     assert "Decoding the clip" in steps.html()
     steps.add(Decoded(seconds=0.1, clip=found.clip))
     steps.add(LatentsReady(seconds=0.5, cached=True))
-    assert "0.50 s · stored" in steps.html()
+    assert "0.40 s · stored" in steps.html()  # half a second after the start, 0.1 of it the clip's
+    steps.add(LatentsReady(seconds=0.5, cached=None))
+    assert "<b>not needed</b>" in steps.html()
     assert "Running the backbone" in steps.html()
     steps.add(FeaturesReady(seconds=1.0, features=found.features, cached=False))
     steps.add(Predicted(seconds=1.0, reconstruction=None, reason="none", cached=False))
@@ -186,7 +190,17 @@ def test_the_film_says_that_there_is_no_reference() -> None:
     assert "No reference" in film.show(tiny_look(reference=False), Pick(0, 0.1, 0.9))
 
 
-def test_a_pick_in_a_slot_that_the_clip_lacks_is_ignored() -> None:
+def test_a_pick_in_any_frame_of_a_slot_shows_that_frame() -> None:
+    found = tiny_look(reference=True)
+    first, third = film.show(found, Pick(1, 0.5, 0.5)), film.show(found, Pick(3, 0.5, 0.5))
+    assert "<figure class='tile picked' data-frame='3'" in third
+    assert "in frame 3." in third
+    picture = "<img src='([^']*)' alt='frame {}'"
+    assert re.findall(picture.format(3), third) != re.findall(picture.format(1), first)
+    assert re.findall(picture.format(0), third) == re.findall(picture.format(0), first)
+
+
+def test_a_pick_in_a_frame_that_the_clip_lacks_is_ignored() -> None:
     assert "tile picked" not in film.show(tiny_look(reference=False), Pick(7, 0.5, 0.5))
 
 

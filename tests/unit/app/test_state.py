@@ -8,18 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from app.state import Look, Looks, Run, Session, Source, Turns
+from app.state import Run, Session, Source, Turns
 from explorer.clip import VideoInfo
 from explorer.errors import Cancelled
-from explorer.look import LookRequest
 
 
 def source() -> Source:
     return Source(Path("a.mp4"), "a", VideoInfo(17, 24.0, 0.7, (144, 256)), shipped=True)
-
-
-def some_look(name: str) -> Look:
-    return Look(name, LookRequest("a.mp4", "toy", 1, 0.3))
 
 
 def test_each_page_gets_a_session_of_its_own_with_the_same_clip() -> None:
@@ -56,19 +51,6 @@ def test_stop_without_a_run_says_so() -> None:
     assert not session.stop()
     session.end(session.begin())
     assert not session.stop()
-
-
-def test_the_oldest_look_leaves_when_there_are_too_many() -> None:
-    looks = Looks(capacity=2)
-    for name in ("a", "b"):
-        looks.put(some_look(name))
-    assert looks.get("a") is not None  # now b is the oldest
-    looks.put(some_look("c"))
-    assert looks.get("b") is None
-    assert looks.get("a") is not None
-    looks.drop("a")
-    assert looks.get("a") is None
-    assert looks.get(None) is None
 
 
 def test_a_free_place_is_taken_at_once_and_the_next_one_waits_for_it() -> None:

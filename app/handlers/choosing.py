@@ -1,0 +1,121 @@
+"""Choosing what to look at: the clip, its window, the backbone, the cell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from app import cell, gallery, map_panel, window
+from app._gradio import gr
+from app.handlers.shared import Update
+from app.progress import Progress
+from app.state import Session, Source
+from app.window import Window
+from explorer.backbones import registry
+from explorer.backbones.base import BackboneCard
+from explorer.clip import inspect_video
+from explorer.errors import EmergeError
+
+
+class Choosing:
+    """Each choice updates the controls that depend on it."""
+
+    def clip_chosen(self, session: Session, backbone: str, event: gr.SelectData) -> Update:
+        """A shipped clip was clicked."""
+        shipped = gallery.shipped()
+        index = int(event.index)
+        if 0 <= index < len(shipped):
+            session.source = shipped[index]
+        return self.window_of(session, backbone)
+
+    def uploaded(self, session: Session, backbone: str, file: str) -> Update:
+        """A video was uploaded; what cannot be used leaves the chosen clip as it was."""
+        path = Path(file)
+        try:
+            session.source = Source(path, path.name, inspect_video(path), shipped=False)
+        except EmergeError as error:
+            gr.Warning(str(error), title="This file cannot be used")
+            return {"status": Progress().html(str(error), kind="failed")}
+        return {
+            **self.window_of(session, backbone),
+            "gallery": pictures(session),
+            "status": Progress().html(f"{path.name} is here: press Run.", kind="idle"),
+        }
+
+    def window_of(
+        self, session: Session, backbone: str, *, current: Window | None = None
+    ) -> Update:
+        """The window's controls for the session's video and backbone.
+
+        Args:
+            session: of the page.
+            backbone: registry id.
+            current: what is chosen now and should stay where it can; None suggests a window.
+        """
+        source = session.source
+        if source is None:
+            return {"preview": window.preview(None, Window(0, 1, 1))}
+        card = registry.card(backbone)
+        frames = source.info.frames
+        if current is None:
+            chosen = window.suggested(source, card)
+        else:
+            chosen = window.kept(source, card, current)
+        return {
+            "start": gr.update(maximum=max(frames - 1, 1), value=chosen.start),
+            "stride": gr.update(value=chosen.stride),
+            "count": gr.update(choices=window.counts(card, frames), value=chosen.count),
+            "preview": window.preview(source, chosen),
+        }
+
+    def window_moved(self, session: Session, start: float, stride: float, count: int) -> Update:
+        """A control of the window was moved."""
+        return {"preview": window.preview(session.source, Window(int(start), int(stride), count))}
+
+    def backbone_chosen(
+        self, session: Session, backbone: str, start: float, stride: float, count: int
+    ) -> Update:
+        """Another backbone: its layers, its noise, as many frames of the window as it takes."""
+        card = registry.card(backbone)
+        current = Window(int(start), int(stride), int(count))
+        return {
+            **self.window_of(session, backbone, current=current),
+            **self.cell_of(card, *card.default_cell),
+        }
+
+    def cell_of(self, card: BackboneCard, layer: int, sigma: float) -> Update:
+        """The controls of the cell, for a backbone and its nearest layer to the asked one."""
+        layer = min(max(layer, 0), card.layers - 1)
+        return {
+            "about": cell.about(card.id),
+            "layer": gr.update(
+                maximum=max(card.layers - 1, 1), value=layer, interactive=card.layers > 1
+            ),
+            "sigma": gr.update(value=sigma, interactive=card.uses_sigma),
+            "cell": cell.note(card.id, layer, sigma),
+        }
+
+    def cell_moved(self, backbone: str, layer: float, sigma: float, metric: str) -> Update:
+        """Another layer, sigma, backbone or metric of the map."""
+        chosen, noise = int(layer), round(float(sigma), 2)
+        return {
+            "cell": cell.note(backbone, chosen, noise),
+            "map": map_panel.value(backbone, metric, layer=chosen, sigma=noise),
+        }
+
+    def cell_clicked(self, event: gr.EventData) -> Update:
+        """A cell of the map was clicked; running it follows."""
+        return {"layer": int(event.layer), "sigma": float(event.sigma)}
+
+
+def pictures(session: Session) -> Any:
+    """The gallery with the session's clip marked."""
+    names = (source.name for source in gallery.shipped())
+    shown = list(zip(gallery.thumbnails(), names, strict=True))
+    return gr.update(value=shown, selected_index=_position(session.source))
+
+
+def _position(source: Source | None) -> int | None:
+    """Where a clip is in the gallery; None for an upload."""
+    paths = [each.path for each in gallery.shipped()]
+    return paths.index(source.path) if source is not None and source.path in paths else None

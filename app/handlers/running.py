@@ -1,0 +1,148 @@
+"""Running a look, streamed to the page, and stopping it."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+from app import export, film, links, metrics_panel
+from app._gradio import gr
+from app.handlers.shared import Shared, Update
+from app.looks import Look
+from app.progress import Progress
+from app.state import Run, Session, Source
+from explorer.errors import Cancelled, EmergeError
+from explorer.look import FeaturesReady, Finished, LookRequest, Referenced, look
+from explorer.recording import Recording
+
+log = logging.getLogger(__name__)
+
+UNEXPECTED = "Something unexpected went wrong; the log of the server says more."
+
+
+class Running:
+    """Run and Stop."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+
+    def run(
+        self,
+        session: Session,
+        start: float,
+        stride: float,
+        count: int,
+        backbone: str,
+        layer: float,
+        sigma: float,
+        reference: str,
+    ) -> Iterator[Update]:
+        """One look, streamed. Errors end it with a line that says what to do."""
+        run = session.begin()
+        source = session.source  # another clip may be chosen while this one runs
+        turns = self._shared.turns
+        steps = Progress()
+        yield {
+            "status": steps.html("Starting …", kind="waiting"),
+            "stop": _on(True),
+            "intro": gr.update(visible=False),
+        }
+        end: Update
+        try:
+            if source is None:
+                raise EmergeError("No video is chosen: pick a clip or upload one.")
+            if not source.path.is_file():
+                raise EmergeError(
+                    f"{source.name} is no longer on the server: upload or pick it again."
+                )
+            request = LookRequest(
+                path=source.path,
+                backbone=backbone,
+                layer=int(layer),
+                sigma=round(float(sigma), 2),
+                reference=reference,
+                start=int(start),
+                stride=int(stride),
+                count=int(count),
+            )
+            for ahead in turns.enter(run):
+                if not run.superseded:
+                    yield {"status": steps.html(_queue_line(ahead), kind="waiting")}
+            try:
+                yield from self._stages(session, run, source, request, steps)
+            finally:
+                turns.leave()
+            end = {"status": steps.html(_done(steps), kind="done")}
+        except Cancelled:
+            end = {"status": steps.html("Stopped. Press Run to start again.", kind="stopped")}
+        except EmergeError as error:
+            end = {"status": steps.html(str(error), kind="failed")}
+        except Exception:
+            log.exception("a run failed")
+            end = {"status": steps.html(UNEXPECTED, kind="failed")}
+        finally:
+            session.end(run)
+        if not run.superseded:
+            yield {**end, "stop": _on(False)}
+
+    def _stages(
+        self, session: Session, run: Run, source: Source, request: LookRequest, steps: Progress
+    ) -> Iterator[Update]:
+        found = Look(secrets.token_hex(16), request)
+        recording = Recording(export.stem(found))
+        stages = look(request, store=self._shared.store, should_stop=run.stop.is_set)
+        yield {"status": steps.html()}
+        try:
+            for stage in stages:
+                if run.stop.is_set():
+                    raise Cancelled("stopped")
+                found.remember(stage)
+                steps.add(stage)
+                recording.on_stage(stage)
+                update: Update = {"status": steps.html()}
+                if data := recording.read():
+                    update["viewer"] = data
+                if isinstance(stage, FeaturesReady):
+                    self._shared.adopt(session, found)
+                    update["film"] = film.show(found, session.pick)
+                elif isinstance(stage, Referenced) and session.pick is not None:
+                    update["film"] = film.show(found, session.pick)
+                elif isinstance(stage, Finished):
+                    update["metrics"] = metrics_panel.show(found)
+                    update["log"] = found.summary
+                    update["link"] = _link(found, source)
+                yield update
+        finally:
+            recording.read()  # what nobody will fetch would be complained about
+            recording.discard()
+
+    def stop(self, session: Session) -> Update:
+        """Ask this page's run to stop; it ends within one transformer block or VAE chunk."""
+        if not session.stop():
+            return {"stop": _on(False)}
+        return {"stop": gr.update(value="Stopping …", interactive=False)}
+
+
+def _queue_line(ahead: int) -> str:
+    others = "another run" if ahead == 0 else f"{ahead + 1} other runs"
+    return f"Waiting for {others} to finish …"
+
+
+def _done(steps: Progress) -> str:
+    return "Done." if steps.finished is None else f"Done in {steps.finished:.2f} s."
+
+
+def _link(found: Look, source: Source) -> str:
+    if not source.shipped:
+        return "Uploads have no link; their files stay in this session."
+    request = found.request
+    query = links.query(
+        links.Cell(source.path.stem, request.backbone, request.layer, request.sigma)
+    )
+    return f"[A link to this cell of this clip]({query})"
+
+
+def _on(running: bool) -> Any:
+    return gr.update(value="Stop", interactive=running)

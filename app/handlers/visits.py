@@ -1,0 +1,51 @@
+"""Pages come and go."""
+
+from __future__ import annotations
+
+import logging
+
+from app import gallery, links
+from app._gradio import gr
+from app.handlers.choosing import Choosing, pictures
+from app.handlers.shared import Shared, Update
+from app.state import Session
+from app.warmup import default_card
+from explorer.backbones import registry
+
+log = logging.getLogger(__name__)
+
+
+class Visits:
+    """A page is opened, perhaps through a link; a page is left."""
+
+    def __init__(self, shared: Shared, choosing: Choosing) -> None:
+        self._shared = shared
+        self._choosing = choosing
+
+    def opened(self, session: Session, request: gr.Request) -> Update:
+        """A page was loaded, perhaps through a link to a cell."""
+        self._shared.enter(str(request.session_hash), session)
+        asked = links.parse(dict(request.query_params))
+        linked = gallery.find(asked.clip)
+        if linked is not None:
+            session.source = linked
+        known = {card.id for card in registry.cards()}
+        linked_backbone = asked.backbone if asked.backbone in known else None
+        card = registry.card(linked_backbone or default_card().id)
+        update = self._choosing.window_of(session, card.id)
+        if linked_backbone or asked.layer is not None or asked.sigma is not None:
+            layer, sigma = card.default_cell
+            layer = asked.layer if asked.layer is not None else layer
+            sigma = asked.sigma if asked.sigma is not None else sigma
+            update |= self._choosing.cell_of(card, layer, sigma)
+            update["backbone"] = card.id
+        update["gallery"] = pictures(session)
+        return update
+
+    def closed(self, request: gr.Request) -> None:
+        """A page was left: stop its run, forget its look."""
+        session = self._shared.leave(str(request.session_hash))
+        if session is not None:
+            stopped = session.stop()
+            self._shared.looks.drop(session.look_id)
+            log.info("a page was closed%s", " during its run" if stopped else "")
