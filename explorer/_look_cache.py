@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from explorer.store import Store
 
 _NUMBERS = ("point_error", "depth_error", "auc5", "auc30", "depth_scale")
-LAYOUT = 2  # part of every key: raise it when what is stored, or how it is computed, changes
+LAYOUT = 3  # part of every key: raise it when what is stored, or how it is computed, changes
 
 
 @functools.cache

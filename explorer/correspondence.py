@@ -181,7 +181,11 @@ def correspond(
 def correspondence_summary(
     features: Features, reference: Reconstruction, *, size: tuple[int, int]
 ) -> dict[str, float | int | None]:
-    """How well the features match on this clip: slot 0's token centres against every other slot.
+    """How well the features match on this clip: every slot's token centres against every other's.
+
+    All ordered pairs of slots count, because slots need not be alike: a causal video VAE encodes
+    the first frame alone and the others four at a time, and matching from slot 0 only would
+    measure that difference more than the features.
 
     Args:
         features: S slots of an h x w token grid.
@@ -192,20 +196,30 @@ def correspondence_summary(
         error_px: mean distance of the best match from the true one over `queries`.
         pck5, pck10: share of queries within 5 and 10 % of the longer side; pck is pck10.
         still_error_px: the error of answering that nothing moves, to compare with.
-        queries: (token, slot) pairs whose truth is visible; occluded, out_of_view, unknown: the
-            others. Errors and shares are None when there is no query.
+        queries: (token, other slot) pairs whose truth is visible; occluded, out_of_view, unknown:
+            the others. Errors and shares are None when there is no query.
     """
     centers = token_centers(features.grid, size)
     tokens = _unit_tokens(features.values)
-    others = features.slot_frames[1:]
-    true, status = true_matches(reference, int(features.slot_frames[0]), centers, others, size=size)
-    count, grid = len(others), len(centers)
-    similarity = tokens[0] @ tokens[1:].reshape(count * grid, tokens.shape[-1]).T
-    best = similarity.reshape(grid, count, grid).argmax(axis=2).T
-    visible = status == VISIBLE
-    queries = int(visible.sum())
-    error = np.linalg.norm(centers[best] - true, axis=-1)[visible]
-    still = np.linalg.norm(centers[None] - true, axis=-1)[visible]
+    slots, grid = len(features.slot_frames), len(centers)
+    errors, still, statuses = [], [], []
+    for slot in range(slots):
+        others = np.delete(np.arange(slots), slot)
+        true, status = true_matches(
+            reference,
+            int(features.slot_frames[slot]),
+            centers,
+            features.slot_frames[others],
+            size=size,
+        )
+        similarity = tokens[slot] @ tokens[others].reshape(len(others) * grid, tokens.shape[-1]).T
+        best = similarity.reshape(grid, len(others), grid).argmax(axis=2).T
+        visible = status == VISIBLE
+        errors.append(np.linalg.norm(centers[best] - true, axis=-1)[visible])
+        still.append(np.linalg.norm(centers[None] - true, axis=-1)[visible])
+        statuses.append(status.ravel())
+    error, unmoved, status = (np.concatenate(parts) for parts in (errors, still, statuses))
+    queries = len(error)
 
     def mean(values: NDArray[Any]) -> float | None:
         return float(values.mean()) if queries else None
@@ -215,7 +229,7 @@ def correspondence_summary(
         "pck": mean(error <= 0.10 * max(size)),
         "pck5": mean(error <= 0.05 * max(size)),
         "pck10": mean(error <= 0.10 * max(size)),
-        "still_error_px": mean(still),
+        "still_error_px": mean(unmoved),
         "queries": queries,
         "occluded": int((status == OCCLUDED).sum()),
         "out_of_view": int((status == OUT_OF_VIEW).sum()),

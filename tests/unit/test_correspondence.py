@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -94,11 +95,11 @@ def test_perfect_features_have_no_error_in_the_summary():
     found = correspondence_summary(moving_tokens(), wall(), size=SIZE)
     assert found["error_px"] == pytest.approx(0.0, abs=1e-6)
     assert found["pck"] == found["pck5"] == found["pck10"] == 1.0
-    # Slot frames 1 and 5 lose one and five of the ten token columns.
-    assert found["queries"] == 6 * (9 + 5)
-    assert found["out_of_view"] == 6 * (1 + 5)
+    # Between frames 0, 1 and 5, one, five and four of the ten token columns are lost, both ways.
+    assert found["queries"] == 2 * 6 * (9 + 5 + 6)
+    assert found["out_of_view"] == 2 * 6 * (1 + 5 + 4)
     assert found["occluded"] == found["unknown"] == 0
-    assert found["still_error_px"] == pytest.approx((9 * 8 + 5 * 40) / 14)
+    assert found["still_error_px"] == pytest.approx((9 * 8 + 5 * 40 + 6 * 32) / 20)
 
 
 def test_heat_is_the_cosine_of_every_token_by_a_plain_loop():
@@ -128,13 +129,13 @@ def brute_force_summary(cell, reference, size):
     for i in range(GRID[0]):
         for j in range(GRID[1]):
             x, y = (j + 0.5) * size[1] / GRID[1], (i + 0.5) * size[0] / GRID[0]
-            depth = float(reference.depth[0, int(y), int(x)])
-            for slot in range(1, len(cell.slot_frames)):
-                frame = int(cell.slot_frames[slot])
+            for anchor, slot in itertools.permutations(range(len(cell.slot_frames)), 2):
+                start, frame = int(cell.slot_frames[anchor]), int(cell.slot_frames[slot])
+                depth = float(reference.depth[start, int(y), int(x)])
                 if depth == 0:
                     counts["unknown"] += 1
                     continue
-                moved = reference.cameras.centers[frame, 0]
+                moved = (reference.cameras.centers[frame] - reference.cameras.centers[start])[0]
                 u, v = x - FOCAL * moved / depth, y
                 if not (0 <= u < size[1] and 0 <= v < size[0]):
                     counts["out of view"] += 1
@@ -149,7 +150,7 @@ def brute_force_summary(cell, reference, size):
                     counts["occluded"] += 1
                     continue
                 counts["visible"] += 1
-                picked = values[0, i, j]
+                picked = values[anchor, i, j]
                 flat = values[slot].reshape(-1, values.shape[-1])
                 cosine = flat @ picked / np.linalg.norm(flat, axis=1) / np.linalg.norm(picked)
                 near = int(cosine.argmax())
@@ -242,7 +243,7 @@ def test_a_reference_at_slot_frames_only_stands_in_for_the_picked_frame():
 def test_a_frame_that_the_reference_lacks_is_unknown_there_only():
     part = wall().at_frames(np.array([0, 1]))
     found = correspondence_summary(moving_tokens(), part, size=SIZE)
-    assert (found["queries"], found["unknown"]) == (54, 60)
+    assert (found["queries"], found["unknown"]) == (2 * 54, 4 * 60)
 
 
 def test_errors_are_in_pixels_of_the_image_and_not_of_the_reference():
