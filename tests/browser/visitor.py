@@ -125,12 +125,12 @@ class Visitor:
         """The frames of the correspondence pane."""
         return self.page.locator("#film .tile")
 
-    def intro(self, *, visible: bool) -> None:
-        """Show or hide the introduction that covers the viewer before the first run."""
-        shown = "visible" if visible else "hidden"
-        self.page.locator("#intro").evaluate(
-            "(intro, shown) => intro.style.visibility = shown", shown
-        )
+    @contextmanager
+    def without_intro(self) -> Iterator[None]:
+        """Hide the introduction, which covers the viewer before the first run."""
+        style = self.page.add_style_tag(content="#intro { visibility: hidden !important; }")
+        yield
+        style.evaluate("style => style.remove()")
 
     def pixels(self, left: float, top: float, right: float, bottom: float) -> np.ndarray:
         """(H, W, 3) what a part of the viewer shows, in fractions of its size."""
@@ -152,6 +152,16 @@ class Visitor:
         """
         shown = self.pixels(left, top, right, bottom).astype(int)
         return int((shown.max(axis=2) - shown.min(axis=2) > 90).sum())
+
+    def empty(self, left: float, top: float, right: float, bottom: float) -> None:
+        """Wait until a part of the viewer has next to no pixel of a strong colour."""
+        count = 0
+        for _ in range(60):
+            count = self.colourful(left, top, right, bottom)
+            if count < 100:
+                return
+            self.page.wait_for_timeout(500)
+        raise AssertionError(f"{count} pixels have a strong colour before anything was run")
 
     def drawn(self, left: float, top: float, right: float, bottom: float, *, least: int) -> int:
         """Wait until a part of the viewer has `least` pixels of a strong colour."""
