@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import explorer  # noqa: F401  # before any test imports torch: it says how idle threads wait
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 NEARBY = REPOSITORY.parent / "shared" / "media"
 
