@@ -21,15 +21,23 @@ THUMBNAIL = (90, 160)
 
 @functools.cache
 def shipped() -> tuple[Source, ...]:
-    """All shipped clips that can be opened, by name; empty where the assets were removed."""
+    """All shipped clips that can be opened; empty where the assets were removed.
+
+    Orbits around a room come first, since the page opens on the first clip: a room shows more than
+    an open ground, of which half is sky.
+    """
     folder = assets_root() / "clips"
     found = []
-    for path in sorted(folder.glob("*.mp4")):
+    for path in sorted(folder.glob("*.mp4"), key=_order):
         try:
             found.append(Source(path, title(path), inspect_video(path), shipped=True))
         except EmergeError as error:
             log.warning("shipped clip left out: %s", error)
     return tuple(found)
+
+
+def _order(path: Path) -> tuple[bool, bool, str]:
+    return "room" not in path.stem, "orbit" not in path.stem, path.stem
 
 
 def title(path: Path) -> str:

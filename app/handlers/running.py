@@ -74,7 +74,7 @@ class Running:
                 yield from self._stages(session, run, source, request, steps)
             finally:
                 turns.leave()
-            end = {"status": steps.html(_done(steps), kind="done")}
+            end = {"status": steps.html(_done(steps, source, request), kind="done")}
         except Cancelled:
             end = {"status": steps.html("Stopped. Press Run to start again.", kind="stopped")}
         except EmergeError as error:
@@ -130,8 +130,11 @@ def _queue_line(ahead: int) -> str:
     return f"Waiting for {others} to finish …"
 
 
-def _done(steps: Progress) -> str:
-    return "Done." if steps.finished is None else f"Done in {steps.finished:.2f} s."
+def _done(steps: Progress, source: Source, request: LookRequest) -> str:
+    """What is on the page now, by name: its controls may have moved on since."""
+    took = "Done" if steps.finished is None else f"Done in {steps.finished:.2f} s"
+    cell = f"{request.backbone}, layer {request.layer}, sigma {request.sigma:g}"
+    return f"{took}: {source.name}, {cell}."
 
 
 def _link(found: Look, source: Source) -> str:

@@ -81,7 +81,8 @@ def test_a_run_streams_recording_film_and_summary(
     assert all(isinstance(data, bytes) and data for data in viewer)
     assert any("tile" in update.get("film", "") for update in updates)
     assert {"point_error": None} in [update.get("log") for update in updates]
-    assert "Done in 0.30 s." in updates[-1]["status"]
+    assert "Done in 0.30 s: " in updates[-1]["status"]
+    assert "rgb, layer 0, sigma 0." in updates[-1]["status"]
     assert page.shared.looks.get(session.look_id) is not None
 
 
