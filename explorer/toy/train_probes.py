@@ -28,7 +28,7 @@ from explorer.probe.model import Probe, ProbeConfig
 from explorer.toy import parallel
 from explorer.toy.cells import first_grid, parse_cell
 from explorer.toy.config import FRAMES, HEIGHT, TRANSFORMER_CONFIG, WIDTH
-from explorer.toy.fuse import graphed
+from explorer.toy.graphs import graphed
 from explorer.toy.latents import load_vae
 from explorer.toy.pool import Renderer
 from explorer.toy.probe_pool import Pool, Sources, make_pool
@@ -49,11 +49,13 @@ def losses_of(probe: Probe, features: Tensor, targets: Targets, *, autocast: boo
     return torch.stack([losses[name] for name in METRICS])
 
 
-def training_step(probe: Probe, *, autocast: bool) -> Callable[..., Tensor]:
+def training_step(
+    probe: Probe, objective: Callable[..., Tensor], *, autocast: bool
+) -> Callable[..., Tensor]:
     """Forward and backward of one probe as a function of features and the targets' tensors."""
 
     def step(features: Tensor, *targets: Tensor) -> Tensor:
-        losses = losses_of(probe, features, Targets(*targets), autocast=autocast)
+        losses = objective(probe, features, Targets(*targets), autocast=autocast)
         losses[0].backward()
         return losses.detach()
 
@@ -125,6 +127,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the probes and the order of clips")
     parser.add_argument("--save-seconds", type=float, default=60.0, help="between checkpoints")
     parser.add_argument("--resume", type=Path, help="of a run with as many processes")
+    parser.add_argument("--compile", action="store_true", help="compile the probes' steps")
     parser.add_argument("--no-graph", action="store_true")
     arguments = parser.parse_args()
 
@@ -187,10 +190,12 @@ def main() -> None:
     read = graphed(sources, [latents, frames, noise], enabled=graph)
     features = read(latents, frames, noise)
     steps, optimizers = {}, {}
+    # One function for all probes: the second of a shape reuses what was compiled for the first.
+    objective = torch.compile(losses_of, dynamic=False) if arguments.compile else losses_of
     for name, probe in probes.items():
         parameters: list[nn.Parameter] = list(probe.parameters())
         steps[name] = graphed(
-            training_step(probe, autocast=on_gpu),
+            training_step(probe, objective, autocast=on_gpu),
             [features[name], *targets],
             parameters,
             enabled=graph,

@@ -2,12 +2,14 @@
 
     torchrun --nproc_per_node=2 -m explorer.toy.train_vae --out runs/vae --seconds 520
 
-Loss: L1 + gradient L1 + a small KL (Kingma and Welling 2014); EMA weights; resumes from --resume.
+Loss: L1 + L1 of gradients + squared error + a small KL (Kingma and Welling 2014); EMA weights;
+resumes from --resume. Clips pass the network whole (`explorer.toy.whole`).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import time
@@ -16,23 +18,31 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
-from torch import Tensor
+from torch import Tensor, nn
 
 from explorer.data.world.splits import split_seeds
-from explorer.toy import parallel
+from explorer.toy import parallel, whole
 from explorer.toy.config import FRAMES, HEIGHT, SMALL_HEIGHT, SMALL_WIDTH, VAE_CONFIG, WIDTH
-from explorer.toy.fuse import fuse_norms, graphed
+from explorer.toy.graphs import graphed
 from explorer.toy.pool import Renderer, image_pool
 from explorer.toy.schedule import Clock, Every
 from explorer.toy.shards import Average, load_checkpoint, save_shards
 
-CROP_HEIGHT, CROP_WIDTH = 80, 112
 KL_WEIGHT = 1e-5
+EDGE_WEIGHT = 0.5
+SQUARE_WEIGHT = 2.0  # what the signal-to-noise ratio measures; L1 alone lets rare large errors be
 
 
 def to_unit(images: Tensor) -> Tensor:
     """uint8 (B, T, H, W, 3) to float (B, 3, T, H, W) in [-1, 1]."""
     return images.permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
+
+
+def latent_shape(clip: Tensor) -> tuple[int, ...]:
+    """Shape (B, C, S, h, w) of the latents of clips (B, 3, T, H, W)."""
+    batch, _, frames, height, width = clip.shape
+    scale = VAE_CONFIG["scale_factor_spatial"]
+    return batch, VAE_CONFIG["z_dim"], 1 + (frames - 1) // 4, height // scale, width // scale
 
 
 def slot_weights(frames: int) -> Tensor:
@@ -53,17 +63,39 @@ def edge_loss(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
     return 0.5 * ((across.abs() * weights).mean() + (down.abs() * weights).mean())
 
 
+def losses_of(
+    vae: nn.Module, clip: Tensor, noise: Tensor, weights: Tensor, *, autocast: bool
+) -> Tensor:
+    """(total, L1, gradients, squares, KL) of clips (B, 3, T, H, W); the VAE within `whole_clips`.
+
+    `noise` has the shape of the clips' latents; `weights` come from `slot_weights`.
+    """
+    with torch.autocast(
+        clip.device.type, dtype=torch.bfloat16, enabled=autocast, cache_enabled=False
+    ):
+        mean, log_variance = whole.encode(vae, clip)
+        sample = mean + torch.exp(0.5 * log_variance) * noise
+        decoded = whole.decode(vae, sample).float()
+    mean, log_variance = mean.float(), log_variance.float()
+    kl = 0.5 * (mean**2 + log_variance.exp() - 1.0 - log_variance).mean()
+    error = decoded - clip
+    l1, squares = (error.abs() * weights).mean(), (error**2 * weights).mean()
+    edges = edge_loss(decoded, clip, weights)
+    total = l1 + EDGE_WEIGHT * edges + SQUARE_WEIGHT * squares + KL_WEIGHT * kl
+    return torch.stack([total, l1, edges, squares, kl])
+
+
 def crops(pools: list[Tensor], batch: int, generator: torch.Generator) -> Tensor:
-    """Random crops (batch, 3, 17, 80, 112) from one of the pools, some of them mirrored.
+    """Random crops (batch, 3, 17, 96, 160) from one of the pools, some of them mirrored.
 
     Clips keep their full length: trained on shorter ones, the causal decoder drifts beyond it.
     """
     pool = pools[int(torch.randint(len(pools), (1,), generator=generator))]
     count, _, height, width = pool.shape[:4]
     index = torch.randint(count, (batch,), generator=generator)
-    y = int(torch.randint(height - CROP_HEIGHT + 1, (1,), generator=generator))
-    x = int(torch.randint(width - CROP_WIDTH + 1, (1,), generator=generator))
-    window = pool[:, :, y : y + CROP_HEIGHT, x : x + CROP_WIDTH]
+    y = int(torch.randint(height - SMALL_HEIGHT + 1, (1,), generator=generator))
+    x = int(torch.randint(width - SMALL_WIDTH + 1, (1,), generator=generator))
+    window = pool[:, :, y : y + SMALL_HEIGHT, x : x + SMALL_WIDTH]
     clip = to_unit(window[index.to(pool.device)])
     return clip.flip(-1) if torch.rand(1, generator=generator) < 0.5 else clip
 
@@ -104,13 +136,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=520.0, help="in all, the pool included")
     parser.add_argument("--pool", type=int, default=4096, help="clips a process and a size")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=32, help="a process")
+    parser.add_argument("--batch", type=int, default=16, help="a process")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--render-batch", type=int, default=16)
     parser.add_argument("--held-out", type=int, default=64, help="validation clips for the PSNR")
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--save-seconds", type=float, default=60.0, help="between checkpoints")
-    parser.add_argument("--fuse", action="store_true", help="norm and SiLU in one kernel")
+    parser.add_argument("--compile", action="store_true", help="compile encoder and decoder")
     parser.add_argument("--graph", action="store_true", help="replay the step as a CUDA graph")
     arguments = parser.parse_args()
 
@@ -134,8 +166,6 @@ def main() -> None:
                 module.weight.data = module.weight.data.contiguous(
                     memory_format=torch.channels_last_3d
                 )
-    if arguments.fuse:
-        fuse_norms(vae)
     renderer = Renderer(worker.device, workers=6 if on_gpu else 0)
     first = arguments.first_seed + worker.rank * arguments.pool * 2
     half = arguments.render_batch
@@ -163,35 +193,34 @@ def main() -> None:
     optimizer = torch.optim.AdamW(
         vae.parameters(), lr=arguments.rate, betas=(0.9, 0.95), weight_decay=1e-3, fused=on_gpu
     )
-    left = max(arguments.seconds - (time.monotonic() - began) - 20.0, 5.0)  # 20 s for the end
-    clock = Clock(left, peak=arguments.rate, floor=1e-5, warmup=200, worker=worker)
     generator = torch.Generator().manual_seed(7919 * worker.rank + arguments.first_seed)
-    running = torch.zeros(3, device=worker.device)
+    running = torch.zeros(4, device=worker.device)
 
     weights = slot_weights(FRAMES).to(worker.device)
+    objective = torch.compile(losses_of, dynamic=False) if arguments.compile else losses_of
 
-    def losses_of(clip: Tensor) -> Tensor:
-        with torch.autocast(
-            worker.device.split(":")[0], dtype=torch.bfloat16, enabled=on_gpu, cache_enabled=False
-        ):
-            posterior = vae.encode(clip).latent_dist
-            decoded = vae.decode(posterior.sample()).sample
-        mean, log_variance = posterior.mean.float(), posterior.logvar.float()
-        kl = 0.5 * (mean**2 + log_variance.exp() - 1.0 - log_variance).mean()
-        l1 = ((decoded.float() - clip).abs() * weights).mean()
-        gradient = edge_loss(decoded.float(), clip, weights)
-        return torch.stack([l1 + gradient + KL_WEIGHT * kl, l1, gradient, kl])
-
-    def train_on(clip: Tensor) -> Tensor:
-        losses = losses_of(clip)
+    def train_on(clip: Tensor, noise: Tensor) -> Tensor:
+        losses: Tensor = objective(vae, clip, noise, weights, autocast=on_gpu)
         losses[0].backward()
         return losses.detach()
 
-    example = crops([large, small], arguments.batch, generator)
-    if on_gpu:
-        example = example.contiguous(memory_format=torch.channels_last_3d)
+    def draw() -> tuple[Tensor, Tensor]:
+        clip = crops([large, small], arguments.batch, generator)
+        noise = torch.randn(latent_shape(clip), device=worker.device)
+        if on_gpu:
+            clip = clip.contiguous(memory_format=torch.channels_last_3d)
+        return clip, noise
+
+    example = draw()
     parameters = list(vae.parameters())
-    step = graphed(train_on, [example], parameters, enabled=arguments.graph and on_gpu)
+    training = contextlib.ExitStack()
+    training.enter_context(whole.whole_clips(vae))
+    step = graphed(train_on, example, parameters, enabled=arguments.graph and on_gpu)
+    step(*example)  # compiles before the clock starts
+    left = max(arguments.seconds - (time.monotonic() - began) - 20.0, 5.0)  # 20 s for the end
+    clock = Clock(left, peak=arguments.rate, floor=1e-5, warmup=200, worker=worker)
+    if worker.leads:
+        print(f"training starts after {time.monotonic() - began:.0f} s", flush=True)
 
     def describe() -> dict[str, Any]:
         now = {
@@ -217,10 +246,7 @@ def main() -> None:
     while True:
         for group in optimizer.param_groups:
             group["lr"] = clock.rate()
-        clip = crops([large, small], arguments.batch, generator)
-        if on_gpu:
-            clip = clip.contiguous(memory_format=torch.channels_last_3d)
-        losses = step(clip)
+        losses = step(*draw())
         parallel.average_gradients(vae.parameters(), worker)
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
@@ -234,7 +260,8 @@ def main() -> None:
             running.zero_()
             done = sum(int(part["steps"]) for part in slices)
             progress = {"step": done + clock.step, "seconds": round(clock.elapsed, 1)}
-            history.append({**progress, "l1": values[0], "edges": values[1], "kl": values[2]})
+            names = ("l1", "edges", "square", "kl")
+            history.append({**progress, **dict(zip(names, values, strict=True))})
             if worker.leads:
                 print(json.dumps(history[-1]), flush=True)
         if not more:
@@ -242,6 +269,7 @@ def main() -> None:
         if worker.leads and save.due():
             save_shards(average.values, arguments.out, "vae", describe())
 
+    training.close()
     average.copy_to(vae)
     vae.eval()
     quality, of_frames = psnr(vae, held_out)

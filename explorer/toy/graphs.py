@@ -1,9 +1,4 @@
-"""Faster training steps of the VAE on a GPU, with the same parameters and the same arithmetic.
-
-An eager step is bound by the launches of some ten thousand small kernels; a CUDA graph records them
-once. Norms and the SiLU after them share one function, which saves passes in float32. (Compiling
-that function costs more than it gains: its many shapes exceed the compiler's limit.)
-"""
+"""Training steps recorded as CUDA graphs: small networks are bound by the launches of kernels."""
 
 from __future__ import annotations
 
@@ -12,29 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-
-
-def norm_silu(x: Tensor, gamma: Tensor, scale: float) -> Tensor:
-    """SiLU of the channel-normalised input, in the input's dtype."""
-    wide = x.float()
-    unit = wide / torch.linalg.vector_norm(wide, dim=1, keepdim=True).clamp_min(1e-12)
-    return F.silu(unit * (scale * gamma)).to(x.dtype)
-
-
-def fuse_norms(vae: nn.Module) -> None:
-    """Let every norm that a SiLU follows compute both; the SiLU modules become identities."""
-    for module in vae.modules():
-        norm: Any = module
-        if type(module).__name__ == "WanRMS_norm" and norm.gamma.dim() == 4:
-            norm.forward = _bind(norm)
-        if isinstance(getattr(module, "nonlinearity", None), nn.SiLU):
-            module.nonlinearity = nn.Identity()
-
-
-def _bind(module: Any) -> Callable[[Tensor], Tensor]:
-    return lambda x: norm_silu(x, module.gamma, module.scale)
 
 
 class Graphed:
