@@ -27,6 +27,7 @@ from explorer.features import Features
 from explorer.metrics import compare
 from explorer.probe.checkpoint import ProbeCard, load_probe
 from explorer.probe.predict import predict
+from explorer.window import most_frames
 
 Progress = Callable[[int, int, float], None]
 Values = dict[str, list[float | None]]
@@ -54,9 +55,7 @@ class View:
 
     @classmethod
     def of(cls, card: BackboneCard) -> View:
-        most = min(card.max_frames, WorldSpec().frames)
-        return cls(card.input_size, (most - 1) // card.frame_step * card.frame_step + 1,
-                   card.frame_step)  # fmt: skip
+        return cls(card.input_size, most_frames(card, WorldSpec().frames), card.frame_step)
 
     @property
     def slot_frames(self) -> np.ndarray:
@@ -163,7 +162,7 @@ class Evaluation:
             with self.timed("metrics"):
                 report = compare(prediction, exact[prediction.size])
                 matches = correspondence_summary(mine, exact[view.size], size=view.size)
-            still = matches["still_error_px"]
+            still = matches["nothing_moves_px"]
             measured = {name: getattr(report, name) for name in GEOMETRY}
             measured |= {"correspondence_error_px": matches["error_px"], "pck": matches["pck"]}
             for name, value in measured.items():
