@@ -93,6 +93,7 @@ def options_of(module: str, given: list[str] | None, monkeypatch: pytest.MonkeyP
 
     def stop(self: argparse.ArgumentParser, *_: Any) -> None:
         known.update(self._option_string_actions)
+        self.allow_abbrev = False  # documents write options in full
         if given is not None:
             original(self, given)
         raise Parsed
