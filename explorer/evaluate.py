@@ -93,7 +93,7 @@ def evaluate(
         device: where backbones, probes and the renderer run.
         seed: of the noise, the same for every clip.
         mean_scenes: training scenes in the constant reconstruction.
-        on_clip: called with (clips done, clips) after each.
+        on_clip: called with (clips done, clips, seconds so far) after each.
 
     Returns:
         JSON-ready: per cell and baseline the means with 95 % bootstrap intervals over clips and
@@ -105,14 +105,13 @@ def evaluate(
         BackboneError: a backbone cannot be loaded.
         ValueError: fewer than one clip or training scene.
     """
-    from explorer._evaluate_run import Evaluation
-
     if not cards:
         raise ProbeError("no probe to evaluate: name at least one cell")
     if clips < 1 or mean_scenes < 1:
         raise ValueError(
             f"{clips} clips and {mean_scenes} training scenes: give at least 1 of each"
         )
+    from explorer._evaluate_run import Evaluation
     from explorer._look_cache import versions
     from explorer._machine import describe_machine
 
@@ -124,21 +123,7 @@ def evaluate(
         {"id": TRAINING_MEAN, "scenes": mean_scenes, **_both(found.mean)},
         {"id": NOTHING_MOVES, **_both({"correspondence_error_px": found.still})},
     ]
-    cells = [
-        {
-            "id": cell_id(card),
-            "backbone": card.backbone,
-            "layer": card.layer,
-            "sigma": card.sigma,
-            "backbone_hash": card.backbone_hash,
-            "probe": card.sha256,
-            "trained": card.trained,
-            "steps": card.steps,
-            "validation": {k: v for k, v in card.metrics.items() if k.startswith("validation")},
-            **_both(values),
-        }
-        for card, values in zip(cards, found.cells, strict=True)
-    ]
+    cells = [_cell(card, values) for card, values in zip(cards, found.cells, strict=True)]
     chosen = choose(cards)
     note = interval_note([each["metrics"] for each in [*cells, *baselines]])
     values_of = {cell["id"]: cell["per_clip"] for cell in cells}
@@ -158,6 +143,21 @@ def evaluate(
         "device": device,
         "versions": versions(),
         "seconds": {**found.seconds, "total": round(time.perf_counter() - begin, 2)},
+    }
+
+
+def _cell(card: ProbeCard, values: dict[str, list[float | None]]) -> dict[str, Any]:
+    return {
+        "id": cell_id(card),
+        "backbone": card.backbone,
+        "layer": card.layer,
+        "sigma": card.sigma,
+        "backbone_hash": card.backbone_hash,
+        "probe": card.sha256,
+        "trained": card.trained,
+        "steps": card.steps,
+        "validation": {k: v for k, v in card.metrics.items() if k.startswith("validation")},
+        **_both(values),
     }
 
 

@@ -37,9 +37,10 @@ from explorer._look_stages import (
 )
 from explorer._recording_layout import DEPTH_RANGE, ERROR_RANGE, TIMELINE, blueprint
 from explorer._recording_read import RecordedFrame, points_by_frame
+from explorer._resize import resize
 from explorer._typing import Bool, Float, UInt8
 from explorer.camera import Cameras
-from explorer.colors import PREDICTION, REFERENCE, colorize, masked, resize
+from explorer.colors import PREDICTION, REFERENCE, colorize, masked
 from explorer.jpeg import encode_jpeg
 from explorer.reconstruction import Reconstruction
 from explorer.report import Report
@@ -250,7 +251,7 @@ def _log_points(
     image: UInt8[np.ndarray, "H W 3"],
     valid: Bool[np.ndarray, "h w"],
 ) -> None:
-    colors = resize(image, *valid.shape)
+    colors = resize(image, (valid.shape[0], valid.shape[1]))
     stream.log(
         f"{world}/points",
         rr.Points3D(points[valid].astype(np.float32, copy=False), colors=colors[valid]),

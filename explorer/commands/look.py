@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
@@ -42,8 +42,8 @@ class Look:
     """How many frames are taken. Default: as many as the backbone takes."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    dtype: str = "float32"
-    """Of the backbone's computation: float32, bfloat16 or float16."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the backbone's computation."""
     out: Path | None = None
     """Write a Rerun recording (.rrd) there."""
     cache: Path | None = None

@@ -154,6 +154,26 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_status_two(
     assert printed.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("backbone", ["tiny", "rgb"])
+def test_a_device_that_is_not_there_is_a_mistake_whatever_the_backbone(
+    tiny: Any, backbone: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["look", str(tiny.request.path), "--backbone", backbone, "--device", "banana"]
+    assert main(words) == 2
+    assert "'banana' cannot be used" in capsys.readouterr().err
+    assert main(["eval", "--clips", "1", "--cells", "tiny:1:0.3", "--device", "banana"]) == 2
+    assert tiny.backbone.calls == 0
+
+
+def test_an_unknown_dtype_is_refused_by_the_options(
+    tiny: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["look", str(tiny.request.path), "--backbone", "rgb", "--dtype", "banana"])
+    assert end.value.code == 2
+    assert "bfloat16" in capsys.readouterr().err
+
+
 def test_a_failed_look_leaves_no_recording_behind(
     tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -142,6 +142,19 @@ def test_a_missing_file_another_format_and_an_empty_folder_are_named(tmp_path: P
         load_clip("a\0b.mp4")
 
 
+def test_a_file_that_may_not_be_read_is_named(
+    make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_video()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ClipError, match=r"tiny\.mp4 cannot be read \(Permission denied\)"):
+        load_clip(path)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")

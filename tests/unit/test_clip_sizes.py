@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from clip_samples import MakeVideo
 
-from explorer._resize import cover_crop
+from explorer._resize import cover_crop, resize
 from explorer.clip import inspect_video, load_clip
 
 ONE, W = 1 << 16, 1 << 30  # in the fixed-point numbers of a display matrix
@@ -81,3 +81,15 @@ def test_a_video_taken_with_a_turned_phone_comes_out_upright(
     upright = load_clip(path, count=2, size=None)
     assert np.array_equal(upright.frames, np.rot90(lying.frames, turns, axes=(1, 2)))
     assert upright.source_size == inspect_video(path).size == upright.size
+
+
+def test_shrinking_averages_areas() -> None:
+    board = np.indices((8, 8)).sum(axis=0)[..., None] % 2 * np.full(3, 200)
+    assert np.array_equal(resize(board.astype(np.uint8), (2, 2)), np.full((2, 2, 3), 100))
+
+
+def test_growing_mixes_neighbours_and_a_fitting_picture_is_not_copied() -> None:
+    edge = np.zeros((1, 2, 3), dtype=np.uint8)
+    edge[:, 1] = 200
+    assert resize(edge, (1, 4))[0, :, 0].tolist() == [0, 50, 150, 200]
+    assert resize(edge, (1, 2)) is edge
