@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import base64
 
-import cv2
 import numpy as np
 
 from explorer._typing import UInt8
+from explorer.jpeg import encode_jpeg
 
 
 def data_url(image: UInt8[np.ndarray, "H W 3"], *, quality: int = 85) -> str:
     """A JPEG data URL of an RGB picture."""
-    done, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise RuntimeError("OpenCV could not encode a picture as JPEG")
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
+    data = encode_jpeg(image, quality=quality)
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from html import escape
 
 from app import gallery
@@ -10,30 +9,17 @@ from app.pictures import data_url
 from app.state import Source
 from explorer.backbones.base import BackboneCard
 from explorer.errors import EmergeError
+from explorer.window import MAX_STRIDE, Window, most_frames, suggested_window
+
+__all__ = ["MAX_STRIDE", "Window", "counts", "kept", "preview", "suggested"]
 
 PREVIEW = (54, 96)
-MAX_STRIDE = 16
 SHOWN_COUNTS = 9
-
-
-@dataclass(frozen=True)
-class Window:
-    """First frame, distance between frames and number of frames, all in frames of the video."""
-
-    start: int
-    stride: int
-    count: int
-
-    @property
-    def last(self) -> int:
-        """The last frame taken."""
-        return self.start + (self.count - 1) * self.stride
 
 
 def counts(card: BackboneCard, available: int) -> list[int]:
     """Frame counts that a backbone takes, at most what the video has; at least [1]."""
-    most = min(card.max_frames, available)
-    legal = list(range(1, most + 1, card.frame_step)) or [1]
+    legal = list(range(1, most_frames(card, available) + 1, card.frame_step))
     if len(legal) <= SHOWN_COUNTS:
         return legal
     step = (len(legal) - 1) / (SHOWN_COUNTS - 1)
@@ -41,11 +27,8 @@ def counts(card: BackboneCard, available: int) -> list[int]:
 
 
 def suggested(source: Source, card: BackboneCard) -> Window:
-    """As many frames as the backbone takes, spread over about a second of video."""
-    count = counts(card, source.info.frames)[-1]
-    about_a_second = round(source.info.fps / max(count - 1, 1))
-    possible = max(1, (source.info.frames - 1) // max(count - 1, 1))
-    return Window(0, max(1, min(about_a_second, possible, MAX_STRIDE)), count)
+    """What the command line takes too when nothing is chosen."""
+    return suggested_window(source.info, card)
 
 
 def kept(source: Source, card: BackboneCard, current: Window) -> Window:

@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from explorer._atomic import replace_file
 from explorer._machine import describe_machine
 from explorer.assets import assets_root
 from explorer.backbones import registry
@@ -71,9 +72,7 @@ def main() -> None:
     }
     print(table(figures))
     if arguments.json is not None:
-        partial = arguments.json.with_suffix(".partial")
-        partial.write_text(json.dumps(figures, indent=1) + "\n")
-        os.replace(partial, arguments.json)
+        replace_file(arguments.json, (json.dumps(figures, indent=1) + "\n").encode())
 
 
 def row(name: str, seconds: list[float]) -> dict[str, Any]:

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from explorer import metric_names
 from explorer.errors import ProbeError
+from explorer.metric_names import LOWER_IS_BETTER, METRIC_NAMES
 from explorer.metrics.interval import mean_interval, paired_interval
 
 if TYPE_CHECKING:
     from explorer.probe.checkpoint import ProbeCard
 
-METRICS = ("point_error", "depth_error", "auc5", "auc30", "correspondence_error_px", "pck")
-LOWER_IS_BETTER = ("point_error", "depth_error", "correspondence_error_px")
+METRICS = tuple(METRIC_NAMES)
+NOTHING_MOVES = "nothing moves"
 CHOSEN_BY = ("validation_point_error", "validation_points", "validation_total")
 """Figures of a probe's card by which the best cell is chosen: the first that all cards have."""
 
@@ -105,23 +107,43 @@ def differences(a: str, first: PerClip, b: str, second: PerClip) -> list[dict[st
     return found
 
 
+def interval_note(many: Sequence[Mapping[str, Any]]) -> str | None:
+    """Why some of these metrics have no interval; None where all that have a mean have one.
+
+    Args:
+        many: metrics of cells and baselines, as `summarize` gives them.
+    """
+    known = [(name, value) for metrics in many for name, value in metrics.items() if value]
+    lone = {name for name, value in known if value["low"] is None}
+    single = [name for name in METRICS if name in lone]
+    if not single:
+        return None
+    named = ", ".join(METRIC_NAMES[name] for name in single)
+    where = "" if lone == {name for name, _ in known} else f" for {named} somewhere"
+    return (
+        f"No intervals and no differences{where}: they are taken over clips, and only one clip "
+        "has a value. Give --clips 2 or more."
+    )
+
+
 def render_table(result: dict[str, Any]) -> str:
     """The result for people, as Markdown."""
-    heads = ["", *METRICS]
+    heads = ["", *METRIC_NAMES.values()]
     lines = [" | ".join(heads), " | ".join("---" for _ in heads)]
-    rows = [(cell["id"], cell["metrics"]) for cell in result["cells"]]
-    rows += [(each["id"], each["metrics"]) for each in result["baselines"]]
-    for name, metrics in rows:
+    for each in [*result["cells"], *result["baselines"]]:
+        name = metric_names.NOTHING_MOVES if each["id"] == NOTHING_MOVES else each["id"]
+        metrics = each["metrics"]
         lines.append(" | ".join([name, *(_text(metrics.get(metric)) for metric in METRICS)]))
     table = "\n".join(f"| {line} |" for line in lines)
     notes = [
-        f"{result['clips']} clips of the split {result['split']!r}. {result['chosen']['note']}"
+        f"{result['clips']} clips of the split {result['split']!r}. {result['chosen']['note']}",
+        *result["notes"],
     ]
     for each in result["differences"]:
         if each["metric"] in ("point_error", "depth_error"):
             gain = "" if each["gain"] is None else f", gain {100 * each['gain']:.1f} %"
             notes.append(
-                f"{each['metric']}: {each['a']} - {each['b']} = {each['mean']:+.4f} "
+                f"{METRIC_NAMES[each['metric']]}: {each['a']} - {each['b']} = {each['mean']:+.4f} "
                 f"[{each['low']:+.4f}, {each['high']:+.4f}]{gain}"
             )
     return "\n".join([table, "", *notes])

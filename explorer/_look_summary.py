@@ -60,28 +60,8 @@ def summarize(
         "cached": cached,
         "notes": [note for note in (probe_note, reference_note) if note],
         "provenance": {
-            "clip": {
-                "name": clip.name,
-                "content_hash": clip.content_hash,
-                "source_hash": clip.source_hash,
-                "window": {
-                    "start": request.start,
-                    "stride": request.stride,
-                    "count": len(clip.frames),
-                },
-                "size": clip.frames.shape[1:3],
-            },
-            "backbone": {
-                "id": features.backbone,
-                "kind": registry.card(features.backbone).kind,
-                "hash": features.backbone_hash,
-                "trained": features.provenance.get("trained"),
-            },
-            "layer": features.layer,
-            "sigma": features.sigma,
-            "timestep": features.timestep,
-            "official_index": features.official_index,
-            "seed": features.seed,
+            "clip": _clip(request, clip),
+            **_cell(features),
             "device": device,
             "device_name": features.provenance.get("device_name"),
             "dtype": request.dtype,
@@ -92,9 +72,33 @@ def summarize(
             "versions": versions(),
         },
     }
-    cleaned = to_json(summary)
-    assert isinstance(cleaned, dict)
-    return cleaned
+    return {name: to_json(value) for name, value in summary.items()}
+
+
+def _clip(request: LookRequest, clip: Clip) -> dict[str, Any]:
+    return {
+        "name": clip.name,
+        "content_hash": clip.content_hash,
+        "source_hash": clip.source_hash,
+        "window": {"start": request.start, "stride": request.stride, "count": len(clip.frames)},
+        "size": clip.frames.shape[1:3],
+    }
+
+
+def _cell(features: Features) -> dict[str, Any]:
+    return {
+        "backbone": {
+            "id": features.backbone,
+            "kind": registry.card(features.backbone).kind,
+            "hash": features.backbone_hash,
+            "trained": features.provenance.get("trained"),
+        },
+        "layer": features.layer,
+        "sigma": features.sigma,
+        "timestep": features.timestep,
+        "official_index": features.official_index,
+        "seed": features.seed,
+    }
 
 
 def to_json(value: Any) -> Any:

@@ -74,9 +74,7 @@ def pixel_centers(height: int, width: int) -> Float[np.ndarray, "H W 2"]:
     return np.stack([x, y], axis=-1)
 
 
-def unproject(
-    depth: Float[np.ndarray, "S H W"], cameras: Cameras
-) -> Float[np.ndarray, "S H W 3"]:
+def unproject(depth: Float[np.ndarray, "S H W"], cameras: Cameras) -> Float[np.ndarray, "S H W 3"]:
     """World points of depth maps.
 
     Args:

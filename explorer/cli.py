@@ -21,8 +21,12 @@ INTERRUPTED = 130
 Command = App | Look | Eval | View | Backbones | Doctor
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand; a user's mistake becomes one line on stderr and exit status 2."""
+def parse(argv: Sequence[str] | None = None) -> Command:
+    """The subcommand with its options; wrong ones and `--help` end the process, as argparse does.
+
+    Raises:
+        SystemExit: status 2 for wrong options, 0 for `--help`.
+    """
     command: Command = tyro.cli(
         Command,
         prog="emerge3d",
@@ -30,6 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         args=argv,
         config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
     )
+    return command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; a user's mistake becomes one line on stderr and exit status 2."""
+    command = parse(argv)
     try:
         return command.run()
     except EmergeError as error:

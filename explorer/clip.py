@@ -199,6 +199,12 @@ def _check_file(path: Path, limits: Limits) -> None:
             "of png or jpg images"
         )
     limits.check_bytes(path.name, count)
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ClipError(
+            f"{path.name} cannot be read ({error.strerror}): copy it to where you may read it"
+        ) from error
 
 
 def _check_window(start: int, stride: int, count: int | None, size: tuple[int, int] | None) -> None:

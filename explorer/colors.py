@@ -26,17 +26,6 @@ def colorize(
     return rgb
 
 
-def resize(
-    image: UInt8[np.ndarray, "H W 3"], height: int, width: int
-) -> UInt8[np.ndarray, "h w 3"]:
-    """(height, width, 3) picture: areas averaged when it shrinks, bilinear when it grows."""
-    if image.shape[:2] == (height, width):
-        return image
-    shrinks = height <= image.shape[0] and width <= image.shape[1]
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (width, height), interpolation=how), dtype=np.uint8)
-
-
 def heat_overlay(
     image: UInt8[np.ndarray, "H W 3"],
     heat: Float[np.ndarray, "h w"],

@@ -195,7 +195,7 @@ def correspondence_summary(
     Returns:
         error_px: mean distance of the best match from the true one over `queries`.
         pck5, pck10: share of queries within 5 and 10 % of the longer side; pck is pck10.
-        still_error_px: the error of answering that nothing moves, to compare with.
+        nothing_moves_px: the error of answering that nothing moves, to compare with.
         queries: (token, other slot) pairs whose truth is visible; occluded, out_of_view, unknown:
             the others. Errors and shares are None when there is no query.
     """
@@ -229,7 +229,7 @@ def correspondence_summary(
         "pck": mean(error <= 0.10 * max(size)),
         "pck5": mean(error <= 0.05 * max(size)),
         "pck10": mean(error <= 0.10 * max(size)),
-        "still_error_px": mean(unmoved),
+        "nothing_moves_px": mean(unmoved),
         "queries": queries,
         "occluded": int((status == OCCLUDED).sum()),
         "out_of_view": int((status == OUT_OF_VIEW).sum()),

@@ -18,11 +18,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explorer._atomic import replace_file
+from explorer._atomic import begin, discard, replace_file
 from explorer._evaluate_table import (
+    NOTHING_MOVES,
     best_cell,
     chosen_by,
     differences,
+    interval_note,
     render_table,
     summarize,
 )
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 
 SPLIT = "test"
 TRAINING_MEAN = "training mean per pixel"
-NOTHING_MOVES = "nothing moves"
 
 
 def cell_id(card: ProbeCard) -> str:
@@ -92,25 +93,25 @@ def evaluate(
         device: where backbones, probes and the renderer run.
         seed: of the noise, the same for every clip.
         mean_scenes: training scenes in the constant reconstruction.
-        on_clip: called with (clips done, clips) after each.
+        on_clip: called with (clips done, clips, seconds so far) after each.
 
     Returns:
         JSON-ready: per cell and baseline the means with 95 % bootstrap intervals over clips and
-        the values of every clip; the chosen cells; paired differences between them.
+        the values of every clip; the chosen cells; paired differences between them; notes on what
+        is missing.
 
     Raises:
         ProbeError: no card, or a probe that does not fit its backbone.
         BackboneError: a backbone cannot be loaded.
         ValueError: fewer than one clip or training scene.
     """
-    from explorer._evaluate_run import Evaluation
-
     if not cards:
         raise ProbeError("no probe to evaluate: name at least one cell")
     if clips < 1 or mean_scenes < 1:
         raise ValueError(
             f"{clips} clips and {mean_scenes} training scenes: give at least 1 of each"
         )
+    from explorer._evaluate_run import Evaluation
     from explorer._look_cache import versions
     from explorer._machine import describe_machine
 
@@ -122,22 +123,9 @@ def evaluate(
         {"id": TRAINING_MEAN, "scenes": mean_scenes, **_both(found.mean)},
         {"id": NOTHING_MOVES, **_both({"correspondence_error_px": found.still})},
     ]
-    cells = [
-        {
-            "id": cell_id(card),
-            "backbone": card.backbone,
-            "layer": card.layer,
-            "sigma": card.sigma,
-            "backbone_hash": card.backbone_hash,
-            "probe": card.sha256,
-            "trained": card.trained,
-            "steps": card.steps,
-            "validation": {k: v for k, v in card.metrics.items() if k.startswith("validation")},
-            **_both(values),
-        }
-        for card, values in zip(cards, found.cells, strict=True)
-    ]
+    cells = [_cell(card, values) for card, values in zip(cards, found.cells, strict=True)]
     chosen = choose(cards)
+    note = interval_note([each["metrics"] for each in [*cells, *baselines]])
     values_of = {cell["id"]: cell["per_clip"] for cell in cells}
     values_of |= {each["id"]: each["per_clip"] for each in baselines}
     return {
@@ -150,10 +138,26 @@ def evaluate(
         "cells": cells,
         "baselines": baselines,
         "differences": compare_chosen(chosen["cells"], values_of),
+        "notes": [note] if note else [],
         "machine": describe_machine(device),
         "device": device,
         "versions": versions(),
         "seconds": {**found.seconds, "total": round(time.perf_counter() - begin, 2)},
+    }
+
+
+def _cell(card: ProbeCard, values: dict[str, list[float | None]]) -> dict[str, Any]:
+    return {
+        "id": cell_id(card),
+        "backbone": card.backbone,
+        "layer": card.layer,
+        "sigma": card.sigma,
+        "backbone_hash": card.backbone_hash,
+        "probe": card.sha256,
+        "trained": card.trained,
+        "steps": card.steps,
+        "validation": {k: v for k, v in card.metrics.items() if k.startswith("validation")},
+        **_both(values),
     }
 
 
@@ -204,6 +208,19 @@ def write(path: Path, result: dict[str, Any]) -> None:
     replace_file(path, text.encode())
 
 
+def _check_writable(path: Path) -> None:
+    """Find out before an hour of work, not after it, that the result has no place."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder")
+        discard(begin(path))
+    except OSError as error:
+        raise EmergeError(
+            f"the result cannot be written to {path} ({error}): choose another file"
+        ) from error
+
+
 def run_command(
     *,
     clips: int,
@@ -218,6 +235,8 @@ def run_command(
     if clips < 1:
         raise EmergeError(f"{clips} clips: give 1 or more")
     cards = parse_cells(cells)
+    if out is not None:
+        _check_writable(out)
     result = evaluate(
         cards,
         clips=clips,

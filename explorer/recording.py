@@ -4,6 +4,8 @@ Entities (timeline `frame`, the frame of the clip that a slot stands for):
     /prediction/points, /prediction/camera, /prediction/frustums
     /reference/points, /reference/camera, /reference/frustums
     /input, /depth/prediction, /depth/reference, /error
+The input has the frames in between too, but none after the last slot's: the viewer rests at the end
+of the timeline, and what it shows there belongs to one frame.
 Panes that stay empty say why: /prediction/note, /depth/prediction/note, /reference/note, ...
 
 Both 3D worlds have the first camera at the origin, x right, y down, z forward, and the mean
@@ -15,18 +17,19 @@ reference, so that the point error can be computed again from the recording alon
 
 from __future__ import annotations
 
-import os
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import rerun as rr
 
+from explorer import _atomic
 from explorer._look_stages import (
     Compared,
     Decoded,
+    FeaturesReady,
     FramePredicted,
     Predicted,
     Referenced,
@@ -34,9 +37,11 @@ from explorer._look_stages import (
 )
 from explorer._recording_layout import DEPTH_RANGE, ERROR_RANGE, TIMELINE, blueprint
 from explorer._recording_read import RecordedFrame, points_by_frame
+from explorer._resize import resize
 from explorer._typing import Bool, Float, UInt8
 from explorer.camera import Cameras
-from explorer.colors import PREDICTION, REFERENCE, colorize, masked, resize
+from explorer.colors import PREDICTION, REFERENCE, colorize, masked
+from explorer.jpeg import encode_jpeg
 from explorer.reconstruction import Reconstruction
 from explorer.report import Report
 
@@ -62,6 +67,9 @@ class Recording:
         name: shown in the viewer.
         path: write an .rrd there instead of keeping bytes for `read`; it appears, complete, when
             the recording is closed.
+
+    Raises:
+        OSError: nothing can be written at `path`.
     """
 
     def __init__(self, name: str, *, path: Path | None = None) -> None:
@@ -69,14 +77,16 @@ class Recording:
         self.id = str(uuid.uuid4())
         self._stream = rr.RecordingStream(APPLICATION, recording_id=self.id)
         self._path = path
-        self._partial: Path | None = None
+        self._temporary: Path | None = None
         self._bytes: rr.BinaryStream | None = None
         if path is None:
             self._bytes = rr.binary_stream(self._stream)
         else:
+            if path.is_dir():
+                raise IsADirectoryError(f"{path} is a folder")
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._partial = path.with_name(f".{path.name}.{self.id}.part")
-            self._stream.save(self._partial)
+            self._temporary = _atomic.begin(path)
+            self._stream.save(self._temporary)
         self._stream.send_recording_name(name)
         self._stream.send_blueprint(blueprint())
         self._clip: Clip | None = None
@@ -88,7 +98,11 @@ class Recording:
         match stage:
             case Decoded():
                 self._clip = stage.clip
-                log_input(self._stream, stage.clip)
+                # Which frame the timeline ends at is not known before the features.
+                log_input(self._stream, stage.clip, range(1))
+            case FeaturesReady(features=features):
+                last = int(features.slot_frames[-1])
+                log_input(self._stream, self._decoded(), range(1, last + 1))
             case FramePredicted():
                 self._frames.append(stage.frame)
                 log_predicted_frame(self._stream, stage, image=self._image(stage.frame))
@@ -118,27 +132,36 @@ class Recording:
         return self._bytes.read() or b""
 
     def close(self) -> None:
-        """Finish the file: flush, fsync and rename. A recording in memory needs no closing."""
+        """Finish the file: flush, fsync and rename. A recording in memory needs no closing.
+
+        Raises:
+            OSError: the disk is full or gone; the old file is still there, and nothing else.
+        """
         self._stream.flush()
-        if self._partial is None or self._path is None:
+        if self._temporary is None or self._path is None:
             return
         self._stream.disconnect()
-        with self._partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(self._partial, self._path)
-        self._partial = None
+        try:
+            _atomic.finish(self._temporary, self._path)
+        except BaseException:
+            self.discard()
+            raise
+        self._temporary = None
 
     def discard(self) -> None:
         """Leave no file behind, after a look that failed."""
         self._stream.disconnect()
-        if self._partial is not None:
-            self._partial.unlink(missing_ok=True)
-            self._partial = None
+        if self._temporary is not None:
+            _atomic.discard(self._temporary)
+            self._temporary = None
+
+    def _decoded(self) -> Clip:
+        if self._clip is None:
+            raise ValueError("the decoded clip must be logged before anything else")
+        return self._clip
 
     def _image(self, frame: int) -> UInt8[np.ndarray, "H W 3"]:
-        if self._clip is None:
-            raise ValueError("the decoded clip must be logged before any geometry")
-        return self._clip.frames[frame]
+        return self._decoded().frames[frame]
 
 
 def log_conventions(stream: rr.RecordingStream) -> None:
@@ -167,11 +190,12 @@ def empty_picture(text: str) -> rr.Boxes2D:
     )
 
 
-def log_input(stream: rr.RecordingStream, clip: Clip) -> None:
-    """All frames of the clip, as JPEG."""
-    for frame, image in enumerate(clip.frames):
+def log_input(stream: rr.RecordingStream, clip: Clip, frames: Iterable[int]) -> None:
+    """Some frames of the clip, as JPEG."""
+    for frame in frames:
         stream.set_time(TIMELINE, sequence=frame)
-        stream.log("/input", rr.EncodedImage(contents=_jpeg(image), media_type="image/jpeg"))
+        picture = rr.EncodedImage(contents=encode_jpeg(clip.frames[frame]), media_type="image/jpeg")
+        stream.log("/input", picture)
 
 
 def log_predicted_frame(
@@ -227,7 +251,7 @@ def _log_points(
     image: UInt8[np.ndarray, "H W 3"],
     valid: Bool[np.ndarray, "h w"],
 ) -> None:
-    colors = resize(image, *valid.shape)
+    colors = resize(image, (valid.shape[0], valid.shape[1]))
     stream.log(
         f"{world}/points",
         rr.Points3D(points[valid].astype(np.float32, copy=False), colors=colors[valid]),
@@ -285,10 +309,3 @@ def _log_depth(stream: rr.RecordingStream, entity: str, depth: Float[np.ndarray,
         depth.astype(np.float32, copy=False), depth_range=DEPTH_RANGE, colormap="turbo"
     )
     stream.log(entity, image)
-
-
-def _jpeg(image: UInt8[np.ndarray, "H W 3"]) -> bytes:
-    done, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
-    if not done:
-        raise RuntimeError("OpenCV could not encode a frame as JPEG")
-    return bytes(data)

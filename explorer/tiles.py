@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from explorer._resize import resize
 from explorer._typing import Float, UInt8
-from explorer.colors import PREDICTION, draw_circle, draw_cross, draw_match, heat_overlay, resize
+from explorer.colors import PREDICTION, draw_circle, draw_cross, draw_match, heat_overlay
 from explorer.correspondence import Correspondence
 
 
@@ -39,7 +40,7 @@ def correspondence_tiles(
     height, width = found.size[0] * scale, found.size[1] * scale
     tiles = []
     for frame, match in zip(frames, found.matches, strict=True):
-        large = resize(frame, height, width)
+        large = resize(frame, (height, width))
         if match.picked:
             x, y = found.x * scale, found.y * scale
             drawn = draw_circle(large, x, y, color=(255, 255, 255))

@@ -110,14 +110,34 @@ def noise_level(backbone: str, sigma: float) -> NoiseLevel | None:
 
 
 def resolve_device(device: str) -> str:
-    """The device meant by "auto", "cuda" where there is one, else "cpu"; others stay."""
+    """The device meant by "auto", "cuda" where there is one, else "cpu"; others stay.
+
+    Raises:
+        BackboneError: there is no such device here.
+    """
+    if device == "cpu":
+        return device
     if device != "auto":
+        _check_usable(device)
         return device
     if _surely_no_cuda():
         return "cpu"
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _check_usable(device: str) -> None:
+    # Here, not where a model is loaded: what has no weights would go on until its probe is placed.
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise BackboneError(
+            f"device {device!r} cannot be used ({reason}): choose cpu or auto"
+        ) from error
 
 
 @functools.cache

@@ -6,12 +6,16 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
+from explorer.errors import EmergeError
+from explorer.metric_names import METRIC_NAMES, NOTHING_MOVES
+
 if TYPE_CHECKING:
-    from explorer.look import Stage
+    from explorer.look import LookRequest, Stage
+    from explorer.recording import Recording
 
 
 @dataclass(frozen=True)
@@ -30,16 +34,16 @@ class Look:
     """Who knows the true geometry, or "none"."""
     seed: int = 0
     """Seed of the noise."""
-    start: int = 0
-    """First source frame of the window."""
-    stride: int = 1
-    """Every how many source frames one is taken."""
-    count: int = 17
-    """How many frames are taken."""
+    start: int | None = None
+    """First source frame of the window. Default: 0."""
+    stride: int | None = None
+    """Every how many source frames one is taken. Default: such that the window takes a second."""
+    count: int | None = None
+    """How many frames are taken. Default: as many as the backbone takes."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    dtype: str = "float32"
-    """Of the backbone's computation: float32, bfloat16 or float16."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the backbone's computation."""
     out: Path | None = None
     """Write a Rerun recording (.rrd) there."""
     cache: Path | None = None
@@ -48,30 +52,16 @@ class Look:
     """Print one JSON object on stdout, logs on stderr."""
 
     def run(self) -> int:
-        """Look, and print what was found."""
-        from explorer.backbones import registry
-        from explorer.look import Finished, LookRequest, look
+        """Look, and print what was found.
+
+        Raises:
+            EmergeError: bad input, or nothing can be written at `out`.
+        """
+        from explorer.look import Finished, look
         from explorer.store import Store, default_root
 
-        layer, sigma = registry.card(self.backbone).default_cell
-        request = LookRequest(
-            path=self.clip,
-            backbone=self.backbone,
-            layer=layer if self.layer is None else self.layer,
-            sigma=sigma if self.sigma is None else self.sigma,
-            seed=self.seed,
-            reference=self.reference,
-            start=self.start,
-            stride=self.stride,
-            count=self.count,
-            device=self.device,
-            dtype=self.dtype,
-        )
-        recording = None
-        if self.out is not None:
-            from explorer.recording import Recording
-
-            recording = Recording(self.clip.name, path=self.out)
+        request = self._request()
+        recording = None if self.out is None else _recording(self.clip.name, self.out)
         summary: dict[str, Any] = {}
         try:
             for stage in look(request, store=Store(self.cache or default_root())):
@@ -80,14 +70,52 @@ class Look:
                     recording.on_stage(stage)
                 if isinstance(stage, Finished):
                     summary = stage.summary
+            if recording is not None:
+                recording.close()
         except BaseException:
             if recording is not None:
                 recording.discard()
             raise
-        if recording is not None:
-            recording.close()
-        print(json.dumps(summary, allow_nan=False) if self.json else table(summary))
+        chosen = None not in (self.start, self.stride, self.count)
+        print(json.dumps(summary, allow_nan=False) if self.json else table(summary, chosen=chosen))
         return 0
+
+    def _request(self) -> LookRequest:
+        """What is asked, with what nobody has chosen: the backbone's own cell, a fitting window."""
+        from explorer.backbones import registry
+        from explorer.clip import inspect_video
+        from explorer.look import LookRequest
+        from explorer.window import suggested_window
+
+        card = registry.card(self.backbone)
+        layer, sigma = card.default_cell
+        window = suggested_window(
+            inspect_video(self.clip), card, start=self.start, stride=self.stride, count=self.count
+        )
+        return LookRequest(
+            path=self.clip,
+            backbone=self.backbone,
+            layer=layer if self.layer is None else self.layer,
+            sigma=sigma if self.sigma is None else self.sigma,
+            seed=self.seed,
+            reference=self.reference,
+            start=window.start,
+            stride=window.stride,
+            count=window.count,
+            device=self.device,
+            dtype=self.dtype,
+        )
+
+
+def _recording(name: str, path: Path) -> Recording:
+    from explorer.recording import Recording
+
+    try:
+        return Recording(name, path=path)
+    except OSError as error:
+        raise EmergeError(
+            f"no recording can be written at {path} ({error}): choose another --out"
+        ) from error
 
 
 def _progress(stage: Stage) -> str:
@@ -97,14 +125,21 @@ def _progress(stage: Stage) -> str:
     return f"{stage.seconds:8.2f} s  {name}{'' if slot is None else f' {slot}'}{cached}"
 
 
-def table(summary: dict[str, Any]) -> str:
-    """The summary for people: metrics, then what was slow, then what is missing."""
+def table(summary: dict[str, Any], *, chosen: bool = True) -> str:
+    """The summary for people: metrics, then what was slow, then what is missing.
+
+    Args:
+        summary: of a look.
+        chosen: whether the whole window was given and none of it suggested.
+    """
     source = summary["provenance"]
+    matches = summary["correspondence"] or {}
     chance = source["backbone"]["trained"] is False and source["backbone"]["kind"] != "control"
     trained = ", untrained weights" if chance else ""
     alignment = summary["alignment"]
     rows = [
-        ("clip", f"{source['clip']['name']}, {source['clip']['window']['count']} frames"),
+        ("clip", source["clip"]["name"]),
+        ("window", _window(source["clip"]["window"]) + ("" if chosen else " (suggested)")),
         ("backbone", f"{source['backbone']['id']}{trained}"),
         ("layer", str(source["layer"])),
         (
@@ -113,12 +148,8 @@ def table(summary: dict[str, Any]) -> str:
             f"official index {source['official_index']})",
         ),
         ("device", f"{source['device']}, {source['dtype']}"),
-        ("point error", _number(summary["point_error"])),
-        ("depth error", _number(summary["depth_error"])),
-        ("AUC@5", _number(summary["auc5"])),
-        ("AUC@30", _number(summary["auc30"])),
-        ("correspondence", f"{_number(summary['correspondence_error_px'])} px"),
-        ("PCK", _number(summary["pck"])),
+        *((name, _number(summary[key])) for key, name in METRIC_NAMES.items()),
+        (NOTHING_MOVES, _number(matches.get("nothing_moves_px"))),
         ("alignment", "-" if alignment is None else f"scale {alignment['scale']:.4f}"),
         ("seconds", ", ".join(f"{name} {value:.2f}" for name, value in summary["seconds"].items())),
         (
@@ -130,6 +161,14 @@ def table(summary: dict[str, Any]) -> str:
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _window(window: dict[str, int]) -> str:
+    start, stride, count = window["start"], window["stride"], window["count"]
+    last = start + (count - 1) * stride
+    if count == 1:
+        return f"frame {start}"
+    return f"{count} frames, {start} to {last}, stride {stride}"
 
 
 def _number(value: float | None) -> str:

@@ -52,7 +52,7 @@ def save_geometry(
 ) -> None:
     """Write exact geometry, all or nothing.
 
-    Depth is stored as 65,535 steps of its logarithm between the nearest and farthest depth of the
+    Depth is stored as 65,534 steps of its logarithm between the nearest and farthest depth of the
     clip. The relative error is at most ln(far / near) / 131,068: 5.3e-5 for a range of 1 to 1,000
     and under 1e-4 for any range below 1 to 490,000.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -48,6 +49,42 @@ class Geometry(NamedTuple):
     pose_encodings: list[torch.Tensor]
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeadsConfig:
+    """Sizes of the three heads and what they start from; the configurations of networks extend it.
+
+    The defaults are those of the published networks.
+
+    Attributes:
+        registers: register tokens after the camera token of each frame.
+        dpt_dim: channels of the dense heads' fusion path.
+        dpt_stage_channels: channels of their four levels.
+        dpt_hidden: channels before their last convolution.
+        dpt_factors: size of their four levels relative to the grid.
+        camera_dim: width of the camera head; None keeps that of a tap.
+        camera_depth: its blocks.
+        camera_heads: its attention heads.
+        camera_iterations: its passes.
+        camera_mlp_ratio: hidden width of its MLPs over its width.
+        camera_start: the encoding that its first correction is added to.
+        output_bias: initial (depth, depth confidence, point x, y, z, point confidence) before the
+            activations, with a small last layer; None leaves PyTorch's initial values.
+    """
+
+    registers: int = 4
+    dpt_dim: int = 256
+    dpt_stage_channels: tuple[int, ...] = (256, 512, 1024, 1024)
+    dpt_hidden: int = 32
+    dpt_factors: tuple[float, ...] = (4.0, 2.0, 1.0, 0.5)
+    camera_dim: int | None = None
+    camera_depth: int = 4
+    camera_heads: int = 16
+    camera_iterations: int = 4
+    camera_mlp_ratio: float = 4.0
+    camera_start: tuple[float, ...] = (0.0,) * POSE_DIM
+    output_bias: tuple[float, ...] | None = None
+
+
 class GeometryHeads(nn.Module):
     """Camera head, point head and depth head on taps of alternating attention.
 
@@ -55,68 +92,39 @@ class GeometryHeads(nn.Module):
 
     Args:
         width: channels of a tap.
-        registers: register tokens after the camera token of each frame.
-        dpt_dim: channels of the dense heads' fusion path.
-        dpt_stage_channels: channels of their four levels.
-        dpt_hidden: channels before their last convolution.
-        dpt_factors: size of their four levels relative to the grid.
-        camera_dim: width of the camera head; None keeps `width`.
-        camera_depth: its blocks.
-        camera_heads: its attention heads.
-        camera_iterations: its passes.
-        camera_mlp_ratio: hidden width of its MLPs over its width.
-        camera_start: the encoding that its first correction is added to.
-        layer_scale: its initial LayerScale.
-        output_bias: initial (depth, depth confidence, point x, y, z, point confidence) before the
-            activations, with a small last layer; None leaves PyTorch's initial values.
+        config: sizes of the heads.
+        layer_scale: initial LayerScale of the camera head.
     """
 
-    def __init__(
-        self,
-        width: int,
-        *,
-        registers: int = 4,
-        dpt_dim: int = 256,
-        dpt_stage_channels: Sequence[int] = (256, 512, 1024, 1024),
-        dpt_hidden: int = 32,
-        dpt_factors: Sequence[float] = (4.0, 2.0, 1.0, 0.5),
-        camera_dim: int | None = None,
-        camera_depth: int = 4,
-        camera_heads: int = 16,
-        camera_iterations: int = 4,
-        camera_mlp_ratio: float = 4.0,
-        camera_start: tuple[float, ...] = (0.0,) * POSE_DIM,
-        layer_scale: float = 0.01,
-        output_bias: Sequence[float] | None = None,
-    ) -> None:
+    def __init__(self, width: int, config: HeadsConfig, *, layer_scale: float) -> None:
         super().__init__()
-        self.special = 1 + registers
+        self.special = 1 + config.registers
         self.camera_head = CameraHead(
             width,
-            dim=camera_dim,
-            depth=camera_depth,
-            heads=camera_heads,
-            iterations=camera_iterations,
-            mlp_ratio=camera_mlp_ratio,
+            dim=config.camera_dim,
+            depth=config.camera_depth,
+            heads=config.camera_heads,
+            iterations=config.camera_iterations,
+            mlp_ratio=config.camera_mlp_ratio,
             layer_scale=layer_scale,
-            start=camera_start,
+            start=config.camera_start,
         )
 
         def dense_head(out: int) -> DPTHead:
             return DPTHead(
                 width,
                 out,
-                dim=dpt_dim,
-                stages=dpt_stage_channels,
-                hidden=dpt_hidden,
-                factors=dpt_factors,
+                dim=config.dpt_dim,
+                stages=config.dpt_stage_channels,
+                hidden=config.dpt_hidden,
+                factors=config.dpt_factors,
             )
 
         self.point_head = dense_head(4)
         self.depth_head = dense_head(2)
-        if output_bias is not None:
-            self.depth_head.start_at(output_bias[:2])
-            self.point_head.start_at(output_bias[2:])
+        if config.output_bias is not None:
+            self.depth_head.start_at(config.output_bias[:2])
+            self.point_head.start_at(config.output_bias[2:])
             self.camera_head.start_small()
 
     def cameras(self, taps: Sequence[torch.Tensor]) -> list[torch.Tensor]:

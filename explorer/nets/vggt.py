@@ -16,15 +16,14 @@ from torch import nn
 
 from explorer._typing import Float
 from explorer.nets.attention import AlternatingAttention, Block
-from explorer.nets.camera_head import POSE_DIM
-from explorer.nets.geometry import Geometry, GeometryHeads
+from explorer.nets.geometry import Geometry, GeometryHeads, HeadsConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-@dataclass(frozen=True)
-class VGGTConfig:
+@dataclass(frozen=True, kw_only=True)
+class VGGTConfig(HeadsConfig):
     """Sizes of a VGGT; the defaults are those of facebook/VGGT-1B.
 
     Attributes:
@@ -32,7 +31,7 @@ class VGGTConfig:
         heads: attention heads of the alternating blocks.
         pairs: (frame, global) pairs of blocks.
         registers: register tokens per frame, in the embedder and after it.
-        mlp_ratio: hidden width of all MLPs over their width.
+        mlp_ratio: hidden width of the MLPs over their width, outside the heads.
         rope_base: base of the rotary frequencies.
         layer_scale: initial LayerScale outside the embedder, where it is 1.
         token_std: standard deviation of the initial camera and register tokens.
@@ -41,22 +40,11 @@ class VGGTConfig:
         embedder_depth: blocks of the embedder.
         embedder_heads: its attention heads.
         dpt_layers: the four pairs that the dense heads read.
-        dpt_dim: channels of the dense heads' fusion path.
-        dpt_stage_channels: channels of their four levels.
-        dpt_hidden: channels before their last convolution.
-        dpt_factors: size of their four levels relative to the grid.
-        camera_dim: width of the camera head; None keeps 2 * dim.
-        camera_depth: its blocks.
-        camera_heads: its attention heads.
-        camera_iterations: its passes.
-        camera_start: the encoding that its first correction is added to.
-        output_bias: initial raw values of the dense heads, see `GeometryHeads`.
     """
 
     dim: int = 1024
     heads: int = 16
     pairs: int = 24
-    registers: int = 4
     mlp_ratio: float = 4.0
     rope_base: float = 100.0
     layer_scale: float = 0.01
@@ -66,16 +54,6 @@ class VGGTConfig:
     embedder_depth: int = 24
     embedder_heads: int = 16
     dpt_layers: tuple[int, ...] = (4, 11, 17, 23)
-    dpt_dim: int = 256
-    dpt_stage_channels: tuple[int, ...] = (256, 512, 1024, 1024)
-    dpt_hidden: int = 32
-    dpt_factors: tuple[float, ...] = (4.0, 2.0, 1.0, 0.5)
-    camera_dim: int | None = None
-    camera_depth: int = 4
-    camera_heads: int = 16
-    camera_iterations: int = 4
-    camera_start: tuple[float, ...] = (0.0,) * POSE_DIM
-    output_bias: tuple[float, ...] | None = None
 
 
 class PatchEmbed(nn.Module):
@@ -189,22 +167,7 @@ class VGGT(GeometryHeads):
             raise ValueError(
                 f"dpt_layers {layers} must be four ascending pairs, the last {config.pairs - 1}"
             )
-        super().__init__(
-            2 * config.dim,
-            registers=config.registers,
-            dpt_dim=config.dpt_dim,
-            dpt_stage_channels=config.dpt_stage_channels,
-            dpt_hidden=config.dpt_hidden,
-            dpt_factors=config.dpt_factors,
-            camera_dim=config.camera_dim,
-            camera_depth=config.camera_depth,
-            camera_heads=config.camera_heads,
-            camera_iterations=config.camera_iterations,
-            camera_mlp_ratio=config.mlp_ratio,
-            camera_start=config.camera_start,
-            layer_scale=config.layer_scale,
-            output_bias=config.output_bias,
-        )
+        super().__init__(2 * config.dim, config, layer_scale=config.layer_scale)
         self.config = config
         self.aggregator = Aggregator(config)
 

@@ -17,14 +17,13 @@ from torch import nn
 
 from explorer._typing import Float
 from explorer.nets.attention import AlternatingAttention
-from explorer.nets.camera_head import POSE_DIM
-from explorer.nets.geometry import DenseMaps, Geometry, GeometryHeads
+from explorer.nets.geometry import DenseMaps, Geometry, GeometryHeads, HeadsConfig
 
 ProbeOutput = Geometry
 
 
-@dataclass(frozen=True)
-class ProbeConfig:
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig(HeadsConfig):
     """Sizes of a probe; the defaults are the published ones.
 
     Attributes:
@@ -33,25 +32,12 @@ class ProbeConfig:
         heads: attention heads of the trunk.
         pairs: (frame, global) pairs of blocks; the DPT heads read exactly four.
         mlp_ratio: hidden width of the trunk's MLPs over `dim`.
-        registers: register tokens per frame.
         rope_base: base of the rotary frequencies.
         layer_scale_init: initial LayerScale of trunk and camera head.
         token_std: standard deviation of the initial camera and register tokens.
-        dpt_dim: channels of the DPT heads' fusion path.
-        dpt_stage_channels: channels of their four levels.
-        dpt_hidden: channels before their last convolution.
-        dpt_factors: size of their four levels relative to the grid.
-        camera_dim: width of the camera head; None keeps 2 * dim.
-        camera_depth: its blocks.
-        camera_heads: its attention heads.
-        camera_iterations: its passes.
-        camera_mlp_ratio: hidden width of its MLPs.
-        camera_start: the encoding its first correction is added to.
         output_size: (H, W) of the maps for features on `grid`.
         grid: (h, w) that `output_size` belongs to; other grids get proportional maps. None gives
             `output_size` for any grid.
-        output_bias: initial (depth, depth confidence, point x, y, z, point confidence) before the
-            activations, with a small last layer; None leaves PyTorch's initial values.
     """
 
     in_channels: int
@@ -59,23 +45,11 @@ class ProbeConfig:
     heads: int = 16
     pairs: int = 4
     mlp_ratio: float = 4.0
-    registers: int = 4
     rope_base: float = 100.0
     layer_scale_init: float = 0.01
     token_std: float = 1e-6
-    dpt_dim: int = 256
-    dpt_stage_channels: tuple[int, ...] = (256, 512, 1024, 1024)
-    dpt_hidden: int = 32
-    dpt_factors: tuple[float, ...] = (4.0, 2.0, 1.0, 0.5)
-    camera_dim: int | None = None
-    camera_depth: int = 4
-    camera_heads: int = 16
-    camera_iterations: int = 4
-    camera_mlp_ratio: float = 4.0
-    camera_start: tuple[float, ...] = (0.0,) * POSE_DIM
     output_size: tuple[int, int] = (294, 518)
     grid: tuple[int, int] | None = None
-    output_bias: tuple[float, ...] | None = None
 
     @classmethod
     def compact(cls, in_channels: int) -> ProbeConfig:
@@ -165,22 +139,7 @@ class Probe(GeometryHeads):
     def __init__(self, config: ProbeConfig) -> None:
         if config.pairs != 4:
             raise ValueError(f"the DPT heads read four pairs of blocks, not {config.pairs}")
-        super().__init__(
-            2 * config.dim,
-            registers=config.registers,
-            dpt_dim=config.dpt_dim,
-            dpt_stage_channels=config.dpt_stage_channels,
-            dpt_hidden=config.dpt_hidden,
-            dpt_factors=config.dpt_factors,
-            camera_dim=config.camera_dim,
-            camera_depth=config.camera_depth,
-            camera_heads=config.camera_heads,
-            camera_iterations=config.camera_iterations,
-            camera_mlp_ratio=config.camera_mlp_ratio,
-            camera_start=config.camera_start,
-            layer_scale=config.layer_scale_init,
-            output_bias=config.output_bias,
-        )
+        super().__init__(2 * config.dim, config, layer_scale=config.layer_scale_init)
         self.config = config
         self.backbone = Trunk(config)
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +84,55 @@ def test_look_without_a_cell_takes_the_backbones_own(
     assert (source["layer"], source["sigma"]) == (1, 0.3)
 
 
+@pytest.mark.parametrize(
+    ("options", "window", "said"),
+    [
+        ([], {"start": 0, "stride": 3, "count": 9}, "9 frames, 0 to 24, stride 3 (suggested)"),
+        (
+            ["--count", "5"],
+            {"start": 0, "stride": 6, "count": 5},
+            "5 frames, 0 to 24, stride 6 (suggested)",
+        ),
+        (
+            ["--start", "2", "--stride", "1", "--count", "5"],
+            {"start": 2, "stride": 1, "count": 5},
+            "5 frames, 2 to 6, stride 1",
+        ),
+    ],
+)
+def test_look_takes_the_window_that_the_page_suggests_and_says_so(
+    tiny: Any,
+    capsys: pytest.CaptureFixture[str],
+    make_video: Callable[..., Path],
+    options: list[str],
+    window: dict[str, int],
+    said: str,
+) -> None:
+    from app.state import Source
+    from app.window import suggested
+    from explorer.clip import inspect_video
+
+    path = make_video("long.mp4", count=30, fps=24)
+    words = ["look", str(path), "--backbone", "tiny", "--device", "cpu", *options]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["provenance"]["clip"]["window"]
+    assert found == window
+    assert main(words) == 0
+    lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.strip().splitlines())
+    assert lines["window"].strip() == said
+    if not options:
+        source = Source(path, path.name, inspect_video(path), shipped=False)
+        assert vars(suggested(source, tiny.backbone.card)) == found
+
+
 def test_look_prints_a_table_for_people(tiny: Any, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["look", str(tiny.request.path), "--backbone", "tiny", "--count", "5"]
     assert main([*words, "--device", "cpu"]) == 0
     lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.strip().splitlines())
     assert lines["backbone"].strip() == "tiny, untrained weights"
     assert float(lines["point error"]) > 0
+    assert float(lines["correspondence error (px)"]) > 0
+    assert float(lines["nothing moves (px)"]) > 0
 
 
 @pytest.mark.parametrize(
@@ -110,6 +154,26 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_status_two(
     assert printed.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("backbone", ["tiny", "rgb"])
+def test_a_device_that_is_not_there_is_a_mistake_whatever_the_backbone(
+    tiny: Any, backbone: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["look", str(tiny.request.path), "--backbone", backbone, "--device", "banana"]
+    assert main(words) == 2
+    assert "'banana' cannot be used" in capsys.readouterr().err
+    assert main(["eval", "--clips", "1", "--cells", "tiny:1:0.3", "--device", "banana"]) == 2
+    assert tiny.backbone.calls == 0
+
+
+def test_an_unknown_dtype_is_refused_by_the_options(
+    tiny: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["look", str(tiny.request.path), "--backbone", "rgb", "--dtype", "banana"])
+    assert end.value.code == 2
+    assert "bfloat16" in capsys.readouterr().err
+
+
 def test_a_failed_look_leaves_no_recording_behind(
     tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +182,17 @@ def test_a_failed_look_leaves_no_recording_behind(
     assert main([*words, "--device", "cpu", "--out", str(folder / "run.rrd")]) == 2
     assert "choose 1" in capsys.readouterr().err
     assert list(folder.iterdir()) == []
+
+
+def test_a_recording_that_cannot_be_written_is_refused_before_any_work(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["look", str(tiny.request.path), "--backbone", "tiny", "--device", "cpu", "--out"]
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path, tmp_path / "file" / "run.rrd"):
+        assert main([*words, str(out)]) == 2
+        assert "choose another --out" in capsys.readouterr().err
+    assert tiny.backbone.calls == 0
 
 
 def test_view_says_what_to_do_without_a_display(

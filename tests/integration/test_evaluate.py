@@ -43,6 +43,7 @@ def test_every_cell_has_means_intervals_and_the_values_of_every_clip(
     assert (mean["id"], mean["scenes"]) == ("training mean per pixel", 3)
     assert 0 < mean["metrics"]["point_error"]["mean"] < 2
     assert still["metrics"]["correspondence_error_px"]["mean"] > 0
+    assert result["notes"] == []
     first, second = (result["cells"][i]["per_clip"]["point_error"] for i in (0, 2))
     assert first != second
 
@@ -139,11 +140,27 @@ def test_the_command_writes_where_it_is_told_and_prints_a_table(
     assert main([*words, "--out", str(out)]) == 0
     printed = capsys.readouterr()
     assert "| tiny:1:0.3 |" in printed.out
+    assert "| correspondence error (px) |" in printed.out
+    assert "| nothing moves (px) |" in printed.out
+    assert "Give --clips 2 or more" in printed.out
     assert "1/1 clips" in printed.err
-    assert json.loads(out.read_text())["clips"] == 1
+    written = json.loads(out.read_text())
+    assert written["clips"] == 1
+    assert any("only one clip" in note for note in written["notes"])
     assert not default_path().exists()
     assert main([*words, "--write", "--out", str(out)]) == 2
     assert main(["eval", "--clips", "0"]) == 2
+
+
+def test_a_result_without_a_place_is_refused_before_the_work(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path, tmp_path / "file" / "found.json"):
+        assert main(["eval", "--clips", "1", "--device", "cpu", "--out", str(out)]) == 2
+        assert "choose another file" in capsys.readouterr().err
+    assert tiny.backbone.encoder_calls == 0
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 def run_python(code: str) -> str:

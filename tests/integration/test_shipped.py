@@ -18,6 +18,7 @@ from explorer.cli import main
 from explorer.look import FramePredicted, LookRequest, Predicted, Referenced, look
 from explorer.metrics.points import point_error
 from explorer.probe.checkpoint import find_probe, list_probes, load_probe
+from explorer.probe.model import ProbeConfig
 from explorer.recording import RecordedFrame, points_by_frame
 from explorer.store import Store
 
@@ -68,6 +69,8 @@ def test_the_default_cell_of_every_backbone_has_a_shipped_probe(card: Any) -> No
 @pytest.mark.parametrize("card", list_probes(), ids=lambda card: f"{card.backbone}-{card.layer}")
 def test_every_shipped_probe_is_small_and_loads_on_the_weights_that_are_shipped(card: Any) -> None:
     load_probe(card, backbone_hash=registry.hashes(card.backbone).weights)
+    again = ProbeConfig.from_dict(card.config).to_dict()
+    assert json.loads(json.dumps(again)) == card.config, "the card says what a new one would say"
     with safe_open(card.weights, framework="numpy") as file:
         sizes = [math.prod(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118
     assert sum(sizes) <= LARGEST_PROBE

@@ -8,7 +8,6 @@ from explorer.colors import (
     colorize,
     draw_match,
     heat_overlay,
-    resize,
 )
 from explorer.correspondence import upsample_heat
 
@@ -58,8 +57,3 @@ def test_drawing_leaves_the_picture_itself_alone() -> None:
     before = GREY.copy()
     draw_match(GREY, best=(20.5, 30.5), truth=(40.5, 10.5))
     assert np.array_equal(GREY, before)
-
-
-def test_shrinking_averages_areas() -> None:
-    board = np.indices((8, 8)).sum(axis=0)[..., None] % 2 * np.full(3, 200)
-    assert np.array_equal(resize(board.astype(np.uint8), 2, 2), np.full((2, 2, 3), 100))

@@ -99,7 +99,7 @@ def test_perfect_features_have_no_error_in_the_summary():
     assert found["queries"] == 2 * 6 * (9 + 5 + 6)
     assert found["out_of_view"] == 2 * 6 * (1 + 5 + 4)
     assert found["occluded"] == found["unknown"] == 0
-    assert found["still_error_px"] == pytest.approx((9 * 8 + 5 * 40 + 6 * 32) / 20)
+    assert found["nothing_moves_px"] == pytest.approx((9 * 8 + 5 * 40 + 6 * 32) / 20)
 
 
 def test_heat_is_the_cosine_of_every_token_by_a_plain_loop():
@@ -266,7 +266,7 @@ def test_when_nothing_is_visible_the_means_are_none():
     blind = reconstruction(np.zeros((FRAMES, *SIZE)), 0.1)
     found = correspondence_summary(moving_tokens(), blind, size=SIZE)
     assert found["queries"] == 0
-    assert found["error_px"] is found["pck"] is found["still_error_px"] is None
+    assert found["error_px"] is found["pck"] is found["nothing_moves_px"] is None
 
 
 def test_tokens_of_zeros_and_of_float16s_largest_numbers_give_finite_similarities():

@@ -6,7 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from explorer._evaluate_table import best_cell, chosen_by, differences, summarize
+from explorer._evaluate_table import (
+    best_cell,
+    chosen_by,
+    differences,
+    interval_note,
+    summarize,
+)
 from explorer.errors import ProbeError
 from explorer.probe.checkpoint import ProbeCard
 
@@ -89,3 +95,15 @@ def test_means_say_over_how_many_clips() -> None:
     assert pck["count"] == 2
     assert found["auc5"] is None
     assert found["auc30"] == {"mean": 0.5, "low": None, "high": None, "count": 1}
+
+
+def test_a_single_clip_is_given_as_the_reason_for_missing_intervals() -> None:
+    one = summarize({"pck": [0.2], "point_error": [0.3], "auc5": [None]})
+    said = interval_note([one, one])
+    assert said is not None
+    assert said.startswith("No intervals and no differences: they are taken over clips")
+    some = summarize({"pck": [0.2, 0.3], "auc30": [None, 0.5]})
+    said = interval_note([some])
+    assert said is not None
+    assert "for AUC@30 somewhere:" in said
+    assert interval_note([summarize({"pck": [0.2, 0.3], "auc30": [None, None]})]) is None

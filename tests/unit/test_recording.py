@@ -8,10 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from explorer._look_stages import Compared, Decoded, FramePredicted, Predicted, Referenced
+from explorer._look_stages import (
+    Compared,
+    Decoded,
+    FeaturesReady,
+    FramePredicted,
+    Predicted,
+    Referenced,
+)
 from explorer._recording_layout import DEPTH_RANGE, ERROR_RANGE, TIMELINE
 from explorer.camera import Cameras, unproject
 from explorer.clip import Clip, clip_from_frames
+from explorer.features import Features
 from explorer.reconstruction import Reconstruction
 from explorer.recording import (
     FRUSTUM_DEPTH,
@@ -46,6 +54,21 @@ def scene() -> Reconstruction:
     return Reconstruction(FRAMES, depth, unproject(depth, cameras), confidence, cameras, "test")
 
 
+def features() -> Features:
+    return Features(
+        values=np.zeros((3, 2, 3, 4), dtype=np.float16),
+        frame_to_slot=np.array([0, 1, 1, 1, 1, 2, 2, 2, 2]),
+        slot_frames=FRAMES,
+        backbone="test",
+        backbone_hash="test",
+        layer=0,
+        sigma=0.0,
+        timestep=0.0,
+        official_index=999,
+        seed=0,
+    )
+
+
 def predicted(scene: Reconstruction) -> list[FramePredicted]:
     return [
         FramePredicted(
@@ -70,6 +93,7 @@ def everything(clip: Clip, scene: Reconstruction) -> list[Any]:
     report = Report(0.1, 0.1, 1.0, 1.0, still, 1.0, errors, errors, [])
     return [
         Decoded(seconds=0.0, clip=clip),
+        FeaturesReady(seconds=0.0, features=features(), cached=False),
         *predicted(scene),
         Predicted(seconds=0.0, reconstruction=scene, reason=None, cached=False),
         Referenced(seconds=0.0, reconstruction=scene, full=scene, note=None),
@@ -101,7 +125,7 @@ def recorded(tmp_path: Path, clip: Clip, scene: Reconstruction) -> Path:
 def test_every_entity_has_a_row_at_every_slots_frame(recorded: Path) -> None:
     found = {entity: sorted(time for time, _ in each) for entity, each in rows(recorded).items()}
     slots = FRAMES.tolist()
-    assert found.pop("/input") == list(range(9))
+    assert found.pop("/input") == list(range(6))
     assert found == {
         f"/{entity}": slots
         for entity in (
@@ -116,6 +140,24 @@ def test_every_entity_has_a_row_at_every_slots_frame(recorded: Path) -> None:
             "error",
         )
     }
+
+
+def test_the_timeline_ends_where_all_panes_show_the_same_frame(recorded: Path) -> None:
+    ends = {entity: max(time for time, _ in each) for entity, each in rows(recorded).items()}
+    assert set(ends.values()) == {int(FRAMES[-1])}
+
+
+def test_the_first_input_frame_is_there_before_the_features(clip: Clip, tmp_path: Path) -> None:
+    recording = Recording("test")
+    recording.on_stage(Decoded(seconds=0.0, clip=clip))
+    (tmp_path / "first.rrd").write_bytes(recording.read())
+    recording.on_stage(FeaturesReady(seconds=0.0, features=features(), cached=True))
+    (tmp_path / "rest.rrd").write_bytes(recording.read())
+    times = [
+        sorted(time for time, _ in rows(tmp_path / name)["/input"])
+        for name in ("first.rrd", "rest.rrd")
+    ]
+    assert times == [[0], [1, 2, 3, 4, 5]]
 
 
 def test_points_come_back_exactly_in_row_major_order(recorded: Path, scene: Reconstruction) -> None:
@@ -134,7 +176,7 @@ def test_both_depth_panes_have_one_range_whatever_the_prediction_says(
 ) -> None:
     recording = Recording("test", path=tmp_path / "run.rrd")
     small = replace(scene, depth=scene.depth / 100)
-    for stage in everything(clip, scene)[:1] + predicted(small) + everything(clip, scene)[4:]:
+    for stage in everything(clip, scene)[:2] + predicted(small) + everything(clip, scene)[5:]:
         recording.on_stage(stage)
     recording.close()
     found = rows(tmp_path / "run.rrd")
@@ -173,7 +215,7 @@ def test_bytes_are_complete_files_that_each_hold_only_what_is_new(
         piece = tmp_path / f"{len(seen)}.rrd"
         piece.write_bytes(recording.read())
         seen.append(sorted(points_by_frame(piece)) if piece.stat().st_size else [])
-    assert seen == [[], [0], [1], [5], [], [0, 1, 5], []]
+    assert seen == [[], [], [0], [1], [5], [], [0, 1, 5], []]
     assert recording.read() == b""
 
 
@@ -215,6 +257,30 @@ def test_a_discarded_recording_leaves_the_old_file_and_nothing_else(
     recording.discard()
     assert [path.name for path in tmp_path.iterdir()] == ["run.rrd"]
     assert (tmp_path / "run.rrd").read_bytes() == b"old"
+
+
+def test_a_recording_that_cannot_be_put_in_its_place_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run.rrd").write_bytes(b"old")
+    recording = Recording("test", path=tmp_path / "run.rrd")
+    recording.on_stage(Decoded(seconds=0.0, clip=clip))
+
+    def full(_: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="disk full"):
+        recording.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["run.rrd"]
+    assert (tmp_path / "run.rrd").read_bytes() == b"old"
+
+
+def test_a_folder_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        Recording("test", path=tmp_path / "runs")
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
 def test_geometry_before_the_clip_is_refused(scene: Reconstruction) -> None:

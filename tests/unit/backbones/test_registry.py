@@ -141,6 +141,12 @@ def test_device_auto_takes_what_is_there() -> None:
     assert registry.resolve_device("cpu") == "cpu"
 
 
+@pytest.mark.parametrize("device", ["banana", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(device: str) -> None:
+    with pytest.raises(BackboneError, match="cannot be used .*: choose cpu or auto"):
+        registry.resolve_device(device)
+
+
 def test_missing_assets_are_answered_with_the_way_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
