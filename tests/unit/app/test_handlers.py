@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app import export, map_panel, metrics_panel, window
+from app import export, film, map_panel, metrics_panel, window
 from app._gradio import gr
 from app.handlers import Handlers, running
 from app.handlers.running import UNEXPECTED
@@ -20,11 +21,12 @@ from app.handlers.shared import NOT_KEPT
 from app.looks import Look
 from app.state import Pick, Session, Source
 from explorer.backbones.base import slot_map
-from explorer.clip import Clip, VideoInfo, clip_from_frames
+from explorer.clip import Clip, VideoInfo, clip_from_frames, load_clip
 from explorer.errors import Cancelled, ClipError
 from explorer.features import Features
 from explorer.look import Decoded, FeaturesReady, Finished, LookRequest, Stage
 from explorer.probe.checkpoint import ProbeCard
+from explorer.references import exact
 from explorer.store import Store
 
 BACKBONE = "rgb"
@@ -80,7 +82,9 @@ def test_a_run_streams_recording_film_and_summary(
     assert viewer
     assert all(isinstance(data, bytes) and data for data in viewer)
     assert any("tile" in update.get("film", "") for update in updates)
-    assert {"point_error": None} in [update.get("log") for update in updates]
+    log = next(update["log"] for update in updates if "log" in update)
+    assert log["value"] == {"point_error": None}
+    assert log["visible"]
     assert "Done in 0.30 s: " in updates[-1]["status"]
     assert "rgb, layer 0, sigma 0." in updates[-1]["status"]
     assert page.shared.looks.get(session.look_id) is not None
@@ -275,7 +279,8 @@ def test_metrics_show_intervals_and_dashes(monkeypatch: pytest.MonkeyPatch) -> N
     assert "<td>0.123</td>" in said
     assert "0.200 <small>[0.190, 0.210]</small>" in said
     assert "nan" not in said
-    assert "No reference for this video" in said
+    assert "There is no reference, and errors need one" in said
+    assert "nothing moves" not in said  # which needs one too
 
 
 def test_metrics_show_the_shipped_evaluation_of_the_probe_and_of_the_controls(
@@ -305,7 +310,158 @@ def test_metrics_show_the_shipped_evaluation_of_the_probe_and_of_the_controls(
     assert mine.count("<td>–</td>") == 4
     other = next(row for row in rows if "latent, layer 0" in row)
     assert other.count("<td>–</td>") == 6  # that evaluation was of another probe
-    assert "95 % intervals" in rows[-1]
+    assert "control, held-out mean" in other
+    assert "95 % interval" in rows[-1]
+
+
+def test_the_correspondence_error_has_the_nothing_moves_control_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metrics_panel, "find_probe", lambda *cell: None)
+    monkeypatch.setattr(metrics_panel, "list_probes", lambda backbone: [])
+    found = Look("id", LookRequest("clip.mp4", "x", 1, 0.3))
+    found.features = features()
+    found.summary = {
+        "correspondence_error_px": 66.35,
+        "correspondence": {"error_px": 66.35, "still_error_px": 20.08},
+    }
+    said = metrics_panel.show(found)
+    assert re.search(r"<td>66\.3 <small[^>]*>nothing moves: 20\.1</small></td>", said)
+    assert "<li><b>nothing moves</b> the correspondence error of answering" in said
+
+
+def test_one_name_for_the_correspondence_error_is_used_on_the_whole_page() -> None:
+    labels = [label for label, key in map_panel.metrics() if key == "correspondence_error_px"]
+    assert labels == ["correspondence error, px ↓"]
+    text = " ".join(path.read_text() for path in Path(metrics_panel.__file__).parent.rglob("*.py"))
+    assert not re.search(r"match(ing)? error", text, re.IGNORECASE)
+
+
+def moved(page: Handlers, session: Session, layer: float | None) -> Any:
+    return page.choosing.controls_moved(session, 0, 1, 5, BACKBONE, layer, 0.0, "exact")
+
+
+def test_results_of_another_cell_than_the_controls_say_are_called_old(
+    page: Handlers, session: Session, looks: Any
+) -> None:
+    assert moved(page, session, 1) == {"stale": ""}  # nothing is shown yet
+    looks(lambda request, **kwargs: stages(clip()))
+    assert list(run(page, session))[-1]["stale"] == ""
+    said = moved(page, session, 1)["stale"]
+    assert "Shown: clip, rgb, layer 0, sigma 0.00." in said
+    assert "<b>layer 1</b>: press Run" in said
+    assert moved(page, session, None) == {}
+    assert moved(page, session, 0) == {"stale": ""}
+
+
+def test_results_stay_old_until_the_viewer_turns_to_the_new_look(
+    page: Handlers, session: Session, looks: Any
+) -> None:
+    looks(lambda request, **kwargs: stages(clip()))
+    list(run(page, session))
+    assert session.source is not None
+    session.source = replace(session.source, path=session.source.path, name="other")
+    updates = run(page, session)
+    before = []
+    for update in updates:
+        if "viewer" in update:
+            break
+        before.append(update)
+    assert before
+    assert not any("stale" in each for each in before)
+    assert update["stale"] == ""
+    moved(page, session, 1)  # while it runs
+    assert "layer 1" in list(updates)[-1]["stale"]
+
+
+def test_a_run_that_stops_halfway_leaves_no_panel_of_the_look_before(
+    page: Handlers, session: Session, looks: Any
+) -> None:
+    def halfway(request: LookRequest, **kwargs: Any) -> Iterator[Stage]:
+        yield Decoded(seconds=0.1, clip=clip(seed=3))
+        raise ClipError("broken")
+
+    looks(lambda request, **kwargs: stages(clip()))
+    list(run(page, session))
+    looks(halfway)
+    last = list(run(page, session))[-1]
+    assert "status failed" in last["status"]
+    assert last["metrics"] == metrics_panel.EMPTY
+    assert last["film"] == film.EMPTY
+    assert last["log"]["value"] is None
+    assert not last["log"]["visible"]
+    with pytest.raises(gr.Error, match="no finished look"):
+        page.exporting.summary(session)
+
+
+def test_a_run_that_fails_before_it_shows_anything_leaves_the_page_as_it_was(
+    page: Handlers, session: Session, looks: Any
+) -> None:
+    def broken(request: LookRequest, **kwargs: Any) -> Iterator[Stage]:
+        raise ClipError("too few frames")
+        yield
+
+    looks(lambda request, **kwargs: stages(clip()))
+    list(run(page, session))
+    looks(broken)
+    last = list(page.running.run(session, 0, 1, 5, BACKBONE, 1, 0.0, "exact"))[-1]
+    assert not {"metrics", "film", "log"} & set(last)
+    assert "Shown: clip, rgb, layer 0" in last["stale"]
+
+
+def test_the_downloads_can_be_pressed_once_there_is_something_to_download(
+    page: Handlers, session: Session, looks: Any
+) -> None:
+    looks(lambda request, **kwargs: stages(clip()))
+    pressed = [
+        (update["make_rrd"]["interactive"], update["make_json"]["interactive"])
+        for update in run(page, session)
+        if "make_rrd" in update
+    ]
+    assert pressed == [(True, False), (True, True)]
+
+
+def test_an_upload_has_no_reference_unless_its_geometry_is_here(
+    page: Handlers, session: Session, make_video: Any
+) -> None:
+    video = make_video("own.mp4")
+    update = page.choosing.uploaded(session, BACKBONE, str(video))
+    assert update["reference"] == "none"
+    source = session.source
+    assert source is not None
+    assert source.name == "own.mp4"
+    known = load_clip(video, start=0, stride=1, count=1).source_hash
+    exact.register_geometry(known, Path("somewhere.safetensors"))
+    try:
+        assert page.choosing.uploaded(session, BACKBONE, str(video))["reference"] == "exact"
+    finally:
+        del exact._registered[known]
+
+
+def test_a_shipped_clip_after_an_upload_gets_its_reference_back_but_not_after_another(
+    page: Handlers, session: Session, make_video: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = session.source
+    monkeypatch.setattr("app.gallery.shipped", lambda: (shipped,))
+    monkeypatch.setattr("app.gallery.thumbnails", lambda: (np.zeros((90, 160, 3), np.uint8),))
+    monkeypatch.setattr(window, "preview", lambda source, chosen: "")
+    click = SimpleNamespace(index=0)
+    assert "reference" not in page.choosing.clip_chosen(session, BACKBONE, click)
+    page.choosing.uploaded(session, BACKBONE, str(make_video("own.mp4")))
+    assert page.choosing.clip_chosen(session, BACKBONE, click)["reference"] == "exact"
+
+
+def test_an_upload_that_cannot_be_read_is_told_in_the_status_line_alone(
+    page: Handlers, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gr, "Warning", lambda *args, **kwargs: pytest.fail("a toast over it"))
+    (tmp_path / "holiday.mp4").write_bytes(b"not a video")
+    chosen = session.source
+    update = page.choosing.uploaded(session, BACKBONE, str(tmp_path / "holiday.mp4"))
+    assert set(update) == {"status"}
+    assert "holiday.mp4 is not a video" in update["status"]
+    assert "<ol" not in update["status"]  # no steps: nothing has run
+    assert session.source is chosen
 
 
 def test_the_map_carries_scores_and_says_which_probes_are_untrained(
