@@ -18,6 +18,10 @@ EMPTY = (
     "controls on clips that no probe has seen.</div>"
 )
 ABOUT = {"mean": "held-out mean", "control": "control, held-out mean"}
+CONTROL = (
+    "a probe trained alike on no trained video model: on its untrained copy, its input or plain "
+    "pixels; what the model has learned shows only beyond these"
+)
 STILL = (
     "nothing moves: the correspondence error of answering, without any features, that every point "
     "stays where it is in the picture. Features that follow the points are below it."
@@ -71,7 +75,8 @@ COLUMNS = (
         "PCK",
         2,
         "↑",
-        "share of best matches within 10 % of the longer side of the picture",
+        "percentage of correct keypoints: share of best matches within 10 % of the picture's "
+        "longer side from the true one",
     ),
 )
 
@@ -120,6 +125,8 @@ def _legend(look: Look, rows: list[str]) -> str:
         items.append(
             "<li><b>held-out mean</b> mean over the test clips, in brackets its 95 % interval</li>"
         )
+    if any("control, " in row for row in rows):
+        items.append(f"<li><b>control</b> {CONTROL}</li>")
     return f"<ul class='terms'>{''.join(items)}</ul>"
 
 

@@ -110,6 +110,10 @@ def test_results_of_another_layer_than_the_control_says_are_called_old_and_dimme
     line = ada.page.locator("#stale .stale")
     expect(line).to_contain_text(f"Shown: room orbit 01, toy-wan, layer {layer:.0f}, sigma 0.30.")
     expect(line).to_contain_text(f"layer {layer + 2:.0f}: press Run")
+    ada.page.locator("#layer input[type=number]").fill("")  # on the way to another number
+    ada.page.wait_for_timeout(700)  # nothing announces what should not happen
+    for name in ("stale", "cell", "preview"):
+        assert "Error" not in ada.page.locator(f"#{name}").inner_text()
     for name in ("viewer", "film"):
         expect(ada.page.locator(f"#{name}")).to_have_css("opacity", "0.42")
     ada.choose("layer", layer)
