@@ -52,15 +52,6 @@ class Running:
         """One look, streamed. Errors end it with a line that says what to do."""
         run = session.begin()
         source = session.source  # another clip may be chosen while this one runs
-        choice = Choice(
-            source,
-            Window(int(start), int(stride), int(count)),
-            backbone,
-            int(layer),
-            round(float(sigma), 2),
-            reference,
-        )
-        session.controls = choice
         turns = self._shared.turns
         steps = Progress()
         yield {
@@ -71,6 +62,15 @@ class Running:
         }
         end: Update
         try:
+            choice = Choice(
+                source,
+                Window(int(start), int(stride), int(count)),
+                backbone,
+                int(layer),
+                round(float(sigma), 2),
+                reference,
+            )
+            session.controls = choice
             if source is None:
                 raise EmergeError("No video is chosen: pick a clip or upload one.")
             if not source.path.is_file():
