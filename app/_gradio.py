@@ -1,13 +1,16 @@
-"""Gradio, imported once, without its analytics and without rewriting its editor stubs.
+"""Gradio, imported once, without its analytics, its editor stubs and its lines on stdout.
 
 Gradio parses the source of all its components at every import to keep `.pyi` files for editors up
 to date; that is half of its import time. It skips a class whose source file cannot be found, which
 is what it is told here, for that one caller and during this import only.
+
+Its routes print a line for every file of the viewer that a browser asks for: those go to the log.
 """
 
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -37,6 +40,16 @@ def _without_stub_writing() -> Iterator[None]:
 with _without_stub_writing():
     import gradio as gr
     import gradio_rerun
+    from gradio import routes
     from gradio_rerun import events as rerun_events
+
+log = logging.getLogger(__name__)
+
+
+def _to_log(*values: object, **_: Any) -> None:
+    log.debug("%s", " ".join(map(str, values)))
+
+
+routes.print = _to_log  # type: ignore[attr-defined]  # in that module only
 
 __all__ = ["gr", "gradio_rerun", "rerun_events"]

@@ -8,6 +8,9 @@ from explorer.backbones import registry
 from explorer.backbones.base import BackboneCard
 from explorer.probe.checkpoint import ProbeCard, find_probe, list_probes
 
+TIMESTEP = "The same noise level as the model is told it."
+INDEX = "The same noise level in the paper&#39;s released code: --t of 1000, 999 is the cleanest."
+
 
 def note(backbone: str, layer: int, sigma: float) -> str:
     """The lines under the sliders."""
@@ -34,12 +37,14 @@ def about(backbone: str) -> str:
 def _noise(card: BackboneCard, sigma: float) -> str:
     if not card.uses_sigma:
         return "This backbone sees no noise: sigma is ignored."
-    named = f"σ <b>{sigma:.2f}</b>"
     level = registry.noise_level(card.id, sigma)
     if level is None:
-        return named
+        return f"σ <b>{sigma:.2f}</b>"
     timestep, index = level.timestep, level.official_index
-    return f"{named} · model timestep <b>{timestep:.0f}</b> · official index <b>{index}</b>"
+    return (
+        f"= <span title='{TIMESTEP}'>model timestep <b>{timestep:.0f}</b></span>, "
+        f"<span title='{INDEX}'>official index <b>{index}</b></span>"
+    )
 
 
 def _probe(card: BackboneCard, layer: int, sigma: float) -> str:
@@ -48,10 +53,10 @@ def _probe(card: BackboneCard, layer: int, sigma: float) -> str:
     if found is not None:
         if found.trained:
             steps = f"trained for {found.steps:,} steps"
-            return f"<p class='probe yes'>A probe reads this cell, {steps}.</p>"
-        return "<p class='probe raw'>This cell's probe is untrained: its geometry is noise.</p>"
+            return f"<p class='probe yes'>A probe reads it, {steps}.</p>"
+        return "<p class='probe raw'>The probe here is untrained: its geometry is noise.</p>"
     cells = where(list_probes(card.id))
-    there = f"Cells with a probe: {cells}." if cells else "No cell of this backbone has one yet."
+    there = f"There are probes for {cells}." if cells else "This backbone has none yet."
     return f"<p class='probe no'>No probe for this cell: correspondence only. {there}</p>"
 
 

@@ -15,7 +15,10 @@ from explorer._typing import UInt8
 from explorer.correspondence import Correspondence, SlotMatch, correspond
 from explorer.tiles import correspondence_tiles
 
-EMPTY = "<div class='film empty'>Run a look first; then click any pixel of any frame here.</div>"
+EMPTY = (
+    "<div class='film empty'>After a run: frames of the clip. A click on any pixel shows where the "
+    "features of this layer find it again in the other frames.</div>"
+)
 
 # A click anywhere on a tile, or Enter on a focused one (its centre), names its frame and place.
 PICK_JS = """
@@ -42,7 +45,8 @@ element.addEventListener('keydown', event => {
 
 LEGEND = (
     "<span class='key'><i class='cross'></i>best match <i class='ring'></i>true match "
-    "<i class='ramp'></i>cosine similarity</span>"
+    "<i class='ramp'></i>cosine similarity (cos) of the features, low to high; px: correspondence "
+    "error</span>"
 )
 
 
@@ -73,7 +77,7 @@ def show(look: Look, pick: Pick | None) -> str:
     numbers = [int(frame) for frame in look.features.slot_frames]
     if pick is None or not 0 <= pick.frame < len(look.clip.frames):
         tiles = [Tile(look.clip.frames[number], number) for number in numbers]
-        return _film("Click any pixel of any frame.", tiles)
+        return _film("Click any pixel of any frame: where is it in the others?", tiles)
     height, width = look.clip.size
     found = correspond(
         look.features,
@@ -99,7 +103,7 @@ def _headline(found: Correspondence, look: Look) -> str:
         return f"{where} No reference: where the point truly went is not known."
     if found.error_px is None:
         return f"{where} No other frame sees this point."
-    return f"{where} Mean error where the point is visible: {found.error_px:.1f} px."
+    return f"{where} Correspondence error: {found.error_px:.1f} px, mean of the frames that see it."
 
 
 def _note(match: SlotMatch) -> str:

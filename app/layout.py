@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from app import cell, film, gallery, links, map_panel, metrics_panel, progress, window
+from app import cell, film, gallery, legend, links, map_panel, metrics_panel, progress, window
 from app._gradio import gr, gradio_rerun
 from app.binding import bound
 from app.handlers import Handlers
@@ -17,7 +16,7 @@ from explorer import references
 from explorer.backbones import registry
 
 VIEWER_HEIGHT = 560
-THUMBNAIL_ROW = 49
+"""Where the style sheet, which fits it to the window, does not apply."""
 DELETE_CACHE = (3600, 24 * 3600)
 """Look every hour, delete files older than a day (seconds)."""
 
@@ -72,7 +71,21 @@ def build(handlers: Handlers) -> gr.Blocks:
                 _clip_controls(parts, source, chosen, first)
                 _cell_controls(parts, first)
             with gr.Column(scale=9, min_width=640, elem_id="centre"):
-                parts["status"] = gr.HTML(progress.idle(), elem_id="status")
+                with gr.Row(elem_id="runbar"):
+                    parts["run"] = gr.Button(
+                        "Run", variant="primary", scale=0, min_width=110, elem_id="run"
+                    )
+                    parts["stop"] = gr.Button(
+                        "Stop",
+                        variant="stop",
+                        interactive=False,
+                        scale=0,
+                        min_width=90,
+                        elem_id="stop",
+                    )
+                    with gr.Column(elem_id="said", min_width=200):
+                        parts["status"] = gr.HTML(progress.idle(), elem_id="status")
+                        parts["stale"] = gr.HTML("", elem_id="stale")
                 with gr.Column(elem_id="stage"):
                     parts["intro"] = gr.HTML(INTRO, elem_id="intro")
                     parts["viewer"] = gradio_rerun.Rerun(
@@ -87,6 +100,7 @@ def build(handlers: Handlers) -> gr.Blocks:
                             "time": "collapsed",
                         },
                     )
+                parts["legend"] = gr.HTML(legend.html(), visible=False, elem_id="legend")
                 _tabs(parts, first.id, layer, sigma)
         _connect(page, parts, session, handlers)
     return page
@@ -115,7 +129,6 @@ def _clip_controls(parts: dict[str, Any], source: Any, chosen: window.Window, fi
         label="Shipped clips",
         show_label=False,
         columns=4,
-        height=THUMBNAIL_ROW * math.ceil(max(len(gallery.shipped()), 1) / 4) + 16,
         allow_preview=False,
         object_fit="cover",
         interactive=False,
@@ -164,7 +177,10 @@ def _cell_controls(parts: dict[str, Any], first: Any) -> None:
     named = list(references.names())
     with gr.Row(elem_id="who"):
         parts["backbone"] = gr.Dropdown(
-            [card.id for card in registry.cards()],
+            [
+                (f"{card.id} (control)" if card.kind == "control" else card.id, card.id)
+                for card in registry.cards()
+            ],
             value=first.id,
             label="Backbone",
             min_width=120,
@@ -199,9 +215,6 @@ def _cell_controls(parts: dict[str, Any], first: Any) -> None:
         elem_id="sigma",
     )
     parts["cell"] = gr.HTML(cell.note(first.id, layer, sigma), elem_id="cell")
-    with gr.Row(elem_id="buttons"):
-        parts["run"] = gr.Button("Run", variant="primary", elem_id="run")
-        parts["stop"] = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
 
 
 def _tabs(parts: dict[str, Any], backbone: str, layer: int, sigma: float) -> None:
@@ -222,15 +235,23 @@ def _tabs(parts: dict[str, Any], backbone: str, layer: int, sigma: float) -> Non
                 map_panel.value(backbone, map_panel.metrics()[0][1], layer=layer, sigma=sigma)
             )
         with gr.Tab("Log", id="log"):
-            parts["log"] = gr.JSON(label="What the command line prints", elem_id="log")
+            gr.HTML(
+                "<p class='note'>After a run: all that is known about it, as JSON, which "
+                "<code>emerge3d look --json</code> prints too: metrics, seconds, versions, hashes."
+                "</p>"
+            )
+            parts["log"] = gr.JSON(show_label=False, visible=False, elem_id="log")
         with gr.Tab("Export", id="export"):
             gr.HTML(
-                "<p class='note'>The recording opens in the native Rerun viewer: "
-                "<code>rerun file.rrd</code> or <code>emerge3d view file.rrd</code>.</p>"
+                "<p class='note'>After a run: the look that is shown, as files. The recording "
+                "opens in the native Rerun viewer with <code>emerge3d view file.rrd</code> or "
+                "<code>rerun file.rrd</code>; the summary is the JSON of the Log.</p>"
             )
             with gr.Row():
-                for name, label in (("rrd", "Recording (.rrd)"), ("json", "Summary (.json)")):
-                    parts[f"make_{name}"] = gr.Button(f"Download {label}", elem_id=f"make_{name}")
+                for name, label in (("rrd", "recording (.rrd)"), ("json", "summary (.json)")):
+                    parts[f"make_{name}"] = gr.Button(
+                        f"Download the {label}", interactive=False, elem_id=f"make_{name}"
+                    )
                     parts[name] = gr.DownloadButton(visible="hidden", elem_id=f"download_{name}")
             parts["link"] = gr.Markdown("", elem_id="link")
 
@@ -252,11 +273,18 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], session: Any, handlers: Han
 
     window_parts = ("start", "stride", "count", "preview")
     cell_parts = ("about", "layer", "sigma", "cell")
-    inputs = of("start", "stride", "count", "backbone", "layer", "sigma", "reference")
-    shown = to("viewer", "status", "stop", "intro", "film", "metrics", "log", "link")
+    controls = ("start", "stride", "count", "backbone", "layer", "sigma", "reference")
+    inputs = of(*controls)
+    shown = to(
+        *("viewer", "legend", "status", "stale", "stop", "intro", "film", "metrics"),
+        *("log", "link", "make_rrd", "make_json"),
+    )
 
     def forget_streams(request: gr.Request) -> None:
         drop_ended(page, str(request.session_hash))
+
+    def tell_stale(event: Any) -> None:
+        event(bound(handlers.choosing.controls_moved, parts), inputs, to("stale"), **latest)
 
     def run_after(event: Any) -> None:
         event(forget_streams, None, None, **each).then(
@@ -270,23 +298,26 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], session: Any, handlers: Han
         **quiet,
     )
     page.unload(handlers.visits.closed)
-    parts["gallery"].select(
-        bound(handlers.choosing.clip_chosen, parts), of("backbone"), to(*window_parts), **latest
+    clip_chosen = parts["gallery"].select(
+        bound(handlers.choosing.clip_chosen, parts),
+        of("backbone"),
+        to("reference", *window_parts),
+        **latest,
     )
-    parts["upload"].upload(
+    uploaded = parts["upload"].upload(
         bound(handlers.choosing.uploaded, parts),
         of("backbone", "upload"),
-        to("gallery", "status", *window_parts),
+        to("gallery", "status", "reference", *window_parts),
         **latest,
     )
     gr.on(
-        [parts[name].change for name in ("start", "stride", "count")],
+        [parts[name].input for name in ("start", "stride", "count")],
         bound(handlers.choosing.window_moved, parts),
         of("start", "stride", "count"),
         to("preview"),
         **latest,
     )
-    parts["backbone"].input(
+    backbone_chosen = parts["backbone"].input(
         bound(handlers.choosing.backbone_chosen, parts),
         of("backbone", "start", "stride", "count"),
         to(*window_parts, *cell_parts),
@@ -299,6 +330,13 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], session: Any, handlers: Han
         to("cell", "map"),
         **latest,
     )
+    # Not `change`: what handlers set arrives one control after the other, and in between a number
+    # may be outside of the range that goes with the others.
+    for event in (
+        *(parts[name].input for name in controls if name != "backbone"),
+        *(chosen.then for chosen in (clip_chosen, uploaded, backbone_chosen)),
+    ):
+        tell_stale(event)
     run_after(parts["run"].click)
     clicked = parts["map"].cell(
         bound(handlers.choosing.cell_clicked, parts), None, to("layer", "sigma"), **quiet

@@ -33,7 +33,7 @@ def value(backbone: str, metric: str, *, layer: int, sigma: float) -> str:
     cards = list_probes(backbone)
     column = next(column for column in COLUMNS if column.key == metric)
     scores = {(card.layer, card.sigma): _score(metrics_of(card).get(metric)) for card in cards}
-    note = f"{column.title} on held-out clips: {column.hint}. Click a cell to run it."
+    note = f"Held-out mean of the {column.title}: {column.hint}. Click a cell to run it."
     untrained = sum(not card.trained for card in cards)
     if not cards:
         title = registry.card(backbone).title

@@ -10,9 +10,22 @@ from typing import Any
 from app.looks import Look
 from explorer.backbones import registry
 from explorer.held_out import metrics_of
+from explorer.look import NO_REFERENCE
 from explorer.probe.checkpoint import ProbeCard, find_probe, list_probes
 
-EMPTY = "<div class='pane empty'>Metrics of the look appear here.</div>"
+EMPTY = (
+    "<div class='pane empty'>After a run: its errors, beside the averages of this probe and of the "
+    "controls on clips that no probe has seen.</div>"
+)
+ABOUT = {"mean": "held-out mean", "control": "control, held-out mean"}
+CONTROL = (
+    "a probe trained alike on no trained video model: on its untrained copy, its input or plain "
+    "pixels; what the model has learned shows only beyond these"
+)
+STILL = (
+    "nothing moves: the correspondence error of answering, without any features, that every point "
+    "stays where it is in the picture. Features that follow the points are below it."
+)
 
 
 @dataclass(frozen=True)
@@ -27,12 +40,44 @@ class Column:
 
 
 COLUMNS = (
-    Column("point_error", "point error", 3, "↓", "mean distance after Sim(3) alignment"),
-    Column("depth_error", "depth error", 3, "↓", "mean absolute difference after median scaling"),
-    Column("auc5", "AUC@5", 3, "↑", "camera poses, area under the recall curve up to 5 degrees"),
+    Column(
+        "point_error",
+        "point error",
+        3,
+        "↓",
+        "mean distance of the points after Sim(3) alignment; unit: mean distance of frame 0's "
+        "points",
+    ),
+    Column(
+        "depth_error",
+        "depth error",
+        3,
+        "↓",
+        "mean absolute difference of the depths after median scaling, in the same unit",
+    ),
+    Column(
+        "auc5",
+        "AUC@5",
+        3,
+        "↑",
+        "camera poses: area under the recall curve up to an error of 5 degrees, 1 is perfect",
+    ),
     Column("auc30", "AUC@30", 3, "↑", "the same up to 30 degrees"),
-    Column("correspondence_error_px", "match error, px", 1, "↓", "best match from the true one"),
-    Column("pck", "PCK", 2, "↑", "share of matches within 10 % of the longer side"),
+    Column(
+        "correspondence_error_px",
+        "correspondence error, px",
+        1,
+        "↓",
+        "mean distance of the best match from the true one, in pixels of the picture",
+    ),
+    Column(
+        "pck",
+        "PCK",
+        2,
+        "↑",
+        "percentage of correct keypoints: share of best matches within 10 % of the picture's "
+        "longer side from the true one",
+    ),
 )
 
 
@@ -41,35 +86,53 @@ def show(look: Look) -> str:
     if look.summary is None or look.features is None:
         return EMPTY
     features = look.features
-    notes = [note for note in (look.reason, look.note) if note]
-    if look.reference is None and not any("reference" in note for note in notes):
-        notes.append("No reference for this video: metrics need one.")
+    notes = [look.reason] if look.reason else []
+    if look.reference is None:
+        asked = look.request.reference != NO_REFERENCE
+        known = f": {look.note}" if look.note and asked else ""
+        notes.append(f"There is no reference, and errors need one{known}.")
+    elif look.note:
+        notes.append(look.note)
     own = find_probe(features.backbone, features.layer, features.sigma)
-    rows = [_row("this look", look.summary, kind="this")]
+    rows = [_row("this look", look.summary, kind="this", still=_still(look.summary))]
     if own is not None:
-        rows.append(_row(f"{_cell(own)}, held-out mean", metrics_of(own), trained=own.trained))
+        rows.append(_row(_cell(own), metrics_of(own), trained=own.trained))
     for card in registry.cards():
         if card.kind == "control" and card.id != features.backbone:
             control = _nearest(card.id, features.layer, features.sigma)
             if control is not None:
-                label = f"{_cell(control)}, held-out mean"
+                label = _cell(control)
                 figures = metrics_of(control)
                 rows.append(_row(label, figures, kind="control", trained=control.trained))
     heads = "".join(
-        f"<th title='{escape(column.hint)}'>{escape(column.title)} {column.better}</th>"
+        f"<th title='{escape(column.hint)}'>{escape(column.title)}&nbsp;{column.better}</th>"
         for column in COLUMNS
     )
     note = "".join(f"<p class='note'>{escape(text)}</p>" for text in notes)
     return (
         f"<div class='pane'>{note}<table class='metrics'><thead><tr><th></th>{heads}</tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table>{_legend(rows)}{_frames(look)}</div>"
+        f"<tbody>{''.join(rows)}</tbody></table>{_legend(look, rows)}{_frames(look)}</div>"
     )
 
 
-def _legend(rows: list[str]) -> str:
-    if not any("<small>" in row for row in rows):
-        return ""
-    return "<p class='note'>Means over the test clips, in brackets their 95 % intervals.</p>"
+def _legend(look: Look, rows: list[str]) -> str:
+    """What the table says, for readers who meet these names for the first time."""
+    items = [f"<li><b>{column.title}</b> {escape(column.hint)}</li>" for column in COLUMNS]
+    if _still(look.summary or {}) is not None:
+        name, _, meaning = STILL.partition(": ")
+        items.append(f"<li><b>{name}</b> {meaning}</li>")
+    if any("<small>[" in row for row in rows):
+        items.append(
+            "<li><b>held-out mean</b> mean over the test clips, in brackets its 95 % interval</li>"
+        )
+    if any("control, " in row for row in rows):
+        items.append(f"<li><b>control</b> {CONTROL}</li>")
+    return f"<ul class='terms'>{''.join(items)}</ul>"
+
+
+def _still(summary: dict[str, Any]) -> float | None:
+    """The correspondence error of answering that nothing moves on this clip, where it is known."""
+    return (summary.get("correspondence") or {}).get("still_error_px")
 
 
 def _cell(card: ProbeCard) -> str:
@@ -84,10 +147,23 @@ def _nearest(backbone: str, layer: int, sigma: float) -> ProbeCard | None:
     )
 
 
-def _row(label: str, values: dict[str, Any], *, kind: str = "mean", trained: bool = True) -> str:
+def _row(
+    label: str,
+    values: dict[str, Any],
+    *,
+    kind: str = "mean",
+    trained: bool = True,
+    still: float | None = None,
+) -> str:
     mark = "" if trained else " <em class='untrained'>untrained</em>"
-    cells = "".join(f"<td>{_value(values.get(column.key), column)}</td>" for column in COLUMNS)
-    return f"<tr class='{kind}'><th scope='row'>{escape(label)}{mark}</th>{cells}</tr>"
+    cells = ""
+    for column in COLUMNS:
+        beside = ""
+        if column.key == "correspondence_error_px" and still is not None:
+            beside = f" <small title='{STILL}'>nothing moves: {_number(still, column)}</small>"
+        cells += f"<td>{_value(values.get(column.key), column)}{beside}</td>"
+    about = f"<small>{ABOUT[kind]}</small>" if kind in ABOUT else ""
+    return f"<tr class='{kind}'><th scope='row'>{escape(label)}{mark}{about}</th>{cells}</tr>"
 
 
 def _value(found: Any, column: Column) -> str:
@@ -119,4 +195,4 @@ def _frames(look: Look) -> str:
         for entry in look.report.per_frame
         if math.isfinite(float(entry["point_error"]))
     )
-    return f"<h4>Point error of each frame</h4><ol class='bars'>{bars}</ol>"
+    return f"<h4>Point error of each frame (unit as above)</h4><ol class='bars'>{bars}</ol>"

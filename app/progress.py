@@ -47,7 +47,7 @@ class Progress:
             self.before = stage.seconds
         match stage:
             case Decoded():
-                self.done["clip"] = f"{len(stage.clip.frames)} frames · {when}"
+                self.done["clip"] = when
             case LatentsReady():
                 self.done["latents"] = _stored(when, stage.cached)
             case FeaturesReady():
@@ -85,9 +85,12 @@ class Progress:
                 items.append(f"<li class='now'>{step}<b>…</b></li>")
             else:
                 items.append(f"<li>{step}<b>–</b></li>")
-        shown = "" if kind in ("idle", "waiting") else f"<ol title='{TIMES}'>{''.join(items)}</ol>"
+        # A line about a file or the queue says nothing about steps, nor one before the first.
+        hidden = kind in ("idle", "waiting") or (kind == "failed" and not self.done)
+        shown = "" if hidden else f"<ol title='{TIMES}'>{''.join(items)}</ol>"
         return (
-            f"<div class='status {kind}' role='status' aria-live='polite'>"
+            f"<div class='status {kind}' data-done='{' '.join(self.done)}' role='status' "
+            f"aria-live='polite'>"
             f"<p>{escape(line)}</p>{shown}</div>"
         )
 

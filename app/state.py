@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from explorer.errors import Cancelled
 
 if TYPE_CHECKING:
+    from app.choice import Choice
     from explorer.clip import VideoInfo
 
 
@@ -47,13 +48,18 @@ class Run:
 
 
 class Session:
-    """One open page. Handlers of the same page share this object; other pages never see it."""
+    """One open page. Handlers of the same page share this object; other pages never see it.
+
+    `controls` is what the controls say, `shown` what the results on the page are of.
+    """
 
     def __init__(self, source: Source | None = None) -> None:
         self.source = source
         self.pick: Pick | None = None
         self.look_id: str | None = None
         self.viewer_time = 0.0
+        self.controls: Choice | None = None
+        self.shown: Choice | None = None
         self._run: Run | None = None
         self._lock = threading.Lock()
 

@@ -30,16 +30,17 @@ def blueprint() -> rrb.Blueprint:
             ),
         )
 
+    # Four panes share a row: a longer name would be cut on a screen of 1280 pixels.
     return rrb.Blueprint(
         rrb.Vertical(
             rrb.Horizontal(world("Prediction", "/prediction"), world("Reference", "/reference")),
             rrb.Horizontal(
                 rrb.Spatial2DView(name="Input", origin="/input"),
-                rrb.Spatial2DView(name="Depth, predicted", origin="/depth/prediction"),
-                rrb.Spatial2DView(name="Depth, reference", origin="/depth/reference"),
-                rrb.Spatial2DView(name=f"Point error, 0 to {ERROR_RANGE[1]}", origin="/error"),
+                rrb.Spatial2DView(name="Pred. depth", origin="/depth/prediction"),
+                rrb.Spatial2DView(name="Ref. depth", origin="/depth/reference"),
+                rrb.Spatial2DView(name=f"Error, 0 to {ERROR_RANGE[1]}", origin="/error"),
             ),
-            row_shares=[3, 2],
+            row_shares=[4, 3],
         ),
         rrb.TimePanel(timeline=TIMELINE, state="collapsed", fps=8.0, play_state="following"),
         rrb.BlueprintPanel(state="collapsed"),

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from explorer.clip import Clip
 
 __all__ = [
+    "DEPTH_RANGE",
+    "ERROR_RANGE",
     "RecordedFrame",
     "Recording",
     "blueprint",

@@ -7,14 +7,18 @@ from typing import Any
 
 from app import cell, gallery, map_panel, window
 from app._gradio import gr
+from app.choice import Choice, stale
 from app.handlers.shared import Update
 from app.progress import Progress
 from app.state import Session, Source
 from app.window import Window
+from explorer import references
 from explorer.backbones import registry
 from explorer.backbones.base import BackboneCard
-from explorer.clip import inspect_video
+from explorer.clip import inspect_video, load_clip
 from explorer.errors import EmergeError
+from explorer.look import NO_REFERENCE
+from explorer.references.exact import find_geometry
 
 
 class Choosing:
@@ -24,20 +28,25 @@ class Choosing:
         """A shipped clip was clicked."""
         shipped = gallery.shipped()
         index = int(event.index)
+        own = session.source is not None and not session.source.shipped
         if 0 <= index < len(shipped):
             session.source = shipped[index]
-        return self.window_of(session, backbone)
+        update = self.window_of(session, backbone)
+        # A shipped clip after another keeps the reference that was chosen for it.
+        return {**update, "reference": reference_of(session.source)} if own else update
 
     def uploaded(self, session: Session, backbone: str, file: str) -> Update:
         """A video was uploaded; what cannot be used leaves the chosen clip as it was."""
         path = Path(file)
         try:
-            session.source = Source(path, path.name, inspect_video(path), shipped=False)
+            source = Source(path, path.name, inspect_video(path), shipped=False)
+            reference = reference_of(source)
         except EmergeError as error:
-            gr.Warning(str(error), title="This file cannot be used")
             return {"status": Progress().html(str(error), kind="failed")}
+        session.source = source
         return {
             **self.window_of(session, backbone),
+            "reference": reference,
             "gallery": pictures(session),
             "status": Progress().html(f"{path.name} is here: press Run.", kind="idle"),
         }
@@ -71,6 +80,30 @@ class Choosing:
     def window_moved(self, session: Session, start: float, stride: float, count: int) -> Update:
         """A control of the window was moved."""
         return {"preview": window.preview(session.source, Window(int(start), int(stride), count))}
+
+    def controls_moved(
+        self,
+        session: Session,
+        start: float | None,
+        stride: float | None,
+        count: int | None,
+        backbone: str,
+        layer: float | None,
+        sigma: float | None,
+        reference: str,
+    ) -> Update:
+        """Any control was moved: says so where the results on the page are of another choice."""
+        if start is None or stride is None or count is None or layer is None or sigma is None:
+            return {}  # a number's box is being emptied
+        session.controls = Choice(
+            session.source,
+            Window(int(start), int(stride), int(count)),
+            backbone,
+            int(layer),
+            round(float(sigma), 2),
+            reference,
+        )
+        return {"stale": stale(session.shown, session.controls)}
 
     def backbone_chosen(
         self, session: Session, backbone: str, start: float, stride: float, count: int
@@ -106,6 +139,21 @@ class Choosing:
     def cell_clicked(self, event: gr.EventData) -> Update:
         """A cell of the map was clicked; running it follows."""
         return {"layer": int(event.layer), "sigma": float(event.sigma)}
+
+
+def reference_of(source: Source | None) -> str:
+    """What a video can be compared with: the first reference that knows it, or "none".
+
+    Raises:
+        ClipError: the video cannot be decoded.
+    """
+    named = list(references.names())
+    if source is not None and not source.shipped:
+        # A shipped clip that somebody uploads has its geometry here all the same.
+        clip = load_clip(source.path, start=0, stride=1, count=1)
+        if find_geometry(clip.source_hash) is None:
+            named.remove("exact")
+    return named[0] if named else NO_REFERENCE
 
 
 def pictures(session: Session) -> Any:

@@ -7,14 +7,24 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
-from app import export, film, links, metrics_panel
+from app import export, film, legend, links, metrics_panel
 from app._gradio import gr
+from app.choice import Choice, stale
 from app.handlers.shared import Shared, Update
 from app.looks import Look
 from app.progress import Progress
-from app.state import Run, Session, Source
+from app.state import Run, Session
+from app.window import Window
 from explorer.errors import Cancelled, EmergeError
-from explorer.look import FeaturesReady, Finished, LookRequest, Referenced, look
+from explorer.look import (
+    Compared,
+    Decoded,
+    FeaturesReady,
+    Finished,
+    LookRequest,
+    Referenced,
+    look,
+)
 from explorer.recording import Recording
 
 log = logging.getLogger(__name__)
@@ -48,9 +58,19 @@ class Running:
             "status": steps.html("Starting …", kind="waiting"),
             "stop": _on(True),
             "intro": gr.update(visible=False),
+            "legend": gr.update(visible=True),
         }
         end: Update
         try:
+            choice = Choice(
+                source,
+                Window(int(start), int(stride), int(count)),
+                backbone,
+                int(layer),
+                round(float(sigma), 2),
+                reference,
+            )
+            session.controls = choice
             if source is None:
                 raise EmergeError("No video is chosen: pick a clip or upload one.")
             if not source.path.is_file():
@@ -59,22 +79,22 @@ class Running:
                 )
             request = LookRequest(
                 path=source.path,
-                backbone=backbone,
-                layer=int(layer),
-                sigma=round(float(sigma), 2),
-                reference=reference,
-                start=int(start),
-                stride=int(stride),
-                count=int(count),
+                backbone=choice.backbone,
+                layer=choice.layer,
+                sigma=choice.sigma,
+                reference=choice.reference,
+                start=choice.window.start,
+                stride=choice.window.stride,
+                count=choice.window.count,
             )
             for ahead in turns.enter(run):
                 if not run.superseded:
                     yield {"status": steps.html(_queue_line(ahead), kind="waiting")}
             try:
-                yield from self._stages(session, run, source, request, steps)
+                yield from self._stages(session, run, choice, request, steps)
             finally:
                 turns.leave()
-            end = {"status": steps.html(_done(steps, source, request), kind="done")}
+            end = {"status": steps.html(_done(steps, choice), kind="done")}
         except Cancelled:
             end = {"status": steps.html("Stopped. Press Run to start again.", kind="stopped")}
         except EmergeError as error:
@@ -85,10 +105,11 @@ class Running:
         finally:
             session.end(run)
         if not run.superseded:
-            yield {**end, "stop": _on(False)}
+            said = stale(session.shown, session.controls)
+            yield {**end, **self._unfinished(session), "stop": _on(False), "stale": said}
 
     def _stages(
-        self, session: Session, run: Run, source: Source, request: LookRequest, steps: Progress
+        self, session: Session, run: Run, choice: Choice, request: LookRequest, steps: Progress
     ) -> Iterator[Update]:
         found = Look(secrets.token_hex(16), request)
         recording = Recording(export.stem(found))
@@ -104,19 +125,40 @@ class Running:
                 update: Update = {"status": steps.html()}
                 if data := recording.read():
                     update["viewer"] = data
-                if isinstance(stage, FeaturesReady):
+                if isinstance(stage, Decoded):
+                    # The viewer turns to the new look here, so all else on the page does too.
+                    self._shared.adopt(session, found)
+                    session.shown = choice
+                    update["stale"] = stale(session.shown, session.controls)
+                    update |= _exportable(recording=True, summary=False)
+                elif isinstance(stage, FeaturesReady):
                     self._shared.adopt(session, found)
                     update["film"] = film.show(found, session.pick)
                 elif isinstance(stage, Referenced) and session.pick is not None:
                     update["film"] = film.show(found, session.pick)
+                elif isinstance(stage, Compared):
+                    update["legend"] = legend.html(error=stage.report is not None)
                 elif isinstance(stage, Finished):
                     update["metrics"] = metrics_panel.show(found)
-                    update["log"] = found.summary
-                    update["link"] = _link(found, source)
+                    update["log"] = gr.update(value=found.summary, visible=True)
+                    update["link"] = _link(found, choice)
+                    update |= _exportable(recording=True, summary=True)
                 yield update
         finally:
             recording.read()  # what nobody will fetch would be complained about
             recording.discard()
+
+    def _unfinished(self, session: Session) -> Update:
+        """The panels of a look that was left halfway, which must not go on showing the last one."""
+        found = self._shared.looks.get(session.look_id)
+        if found is None or found.summary is not None:
+            return {}
+        return {
+            "film": film.show(found, session.pick),
+            "metrics": metrics_panel.show(found),
+            "log": gr.update(value=None, visible=False),
+            "link": "",
+        }
 
     def stop(self, session: Session) -> Update:
         """Ask this page's run to stop; it ends within one transformer block or VAE chunk."""
@@ -130,15 +172,22 @@ def _queue_line(ahead: int) -> str:
     return f"Waiting for {others} to finish …"
 
 
-def _done(steps: Progress, source: Source, request: LookRequest) -> str:
+def _done(steps: Progress, choice: Choice) -> str:
     """What is on the page now, by name: its controls may have moved on since."""
     took = "Done" if steps.finished is None else f"Done in {steps.finished:.2f} s"
-    cell = f"{request.backbone}, layer {request.layer}, sigma {request.sigma:g}"
-    return f"{took}: {source.name}, {cell}."
+    return f"{took}: {choice.words()}."
 
 
-def _link(found: Look, source: Source) -> str:
-    if not source.shipped:
+def _exportable(*, recording: bool, summary: bool) -> Update:
+    return {
+        "make_rrd": gr.update(interactive=recording),
+        "make_json": gr.update(interactive=summary),
+    }
+
+
+def _link(found: Look, choice: Choice) -> str:
+    source = choice.source
+    if source is None or not source.shipped:
         return "Uploads have no link; their files stay in this session."
     request = found.request
     query = links.query(

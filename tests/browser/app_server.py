@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from urllib.request import urlopen
@@ -28,11 +29,16 @@ class Server:
             text=True,
         )
         assert self._process.stdout is not None
+        self.printed: list[str] = []
         line = self._process.stdout.readline()
         while line and "Emerge3D is at" not in line:
+            self.printed.append(line)
             line = self._process.stdout.readline()
         assert line, f"the server did not start: {self.log()}"
         self.url = line.split()[-1]
+        self.printed.append(line)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         self.seconds_to_serve = self._first_page(begun)
 
     def _first_page(self, begun: float) -> float:
@@ -40,6 +46,10 @@ class Server:
             assert answer.status == 200
             assert b"Emerge3D" in answer.read()
         return time.monotonic() - begun
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        self.printed.extend(self._process.stdout)
 
     def log(self) -> str:
         """What the server wrote so far."""
@@ -54,6 +64,7 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._reader.join(timeout=10)
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._log.close()

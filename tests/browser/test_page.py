@@ -57,6 +57,34 @@ def test_nothing_covers_a_control_when_the_window_panel_is_open(ada: Visitor) ->
     ada.page.evaluate("scrollTo(0, 0)")
 
 
+@pytest.mark.parametrize("size", [(1280, 720), (1600, 1000)])
+def test_run_stop_progress_and_the_cell_are_seen_without_scrolling(
+    ada: Visitor, size: tuple[int, int]
+) -> None:
+    before = ada.page.viewport_size
+    assert before is not None
+    ada.page.set_viewport_size({"width": size[0], "height": size[1]})
+    for name in ("run", "stop", "status", "backbone", "layer", "sigma", "cell"):
+        box = ada.page.locator(f"#{name}").bounding_box()
+        assert box is not None, name
+        assert 0 <= box["y"] < box["y"] + box["height"] <= size[1], name
+        assert 0 <= box["x"] < box["x"] + box["width"] <= size[0], name
+    ada.page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    expect(ada.page.locator("#run")).to_be_in_viewport()
+    ada.page.set_viewport_size(before)
+    ada.page.evaluate("scrollTo(0, 0)")
+
+
+def test_before_the_first_run_empty_panels_say_what_they_will_hold(ada: Visitor) -> None:
+    expect(ada.page.locator("#legend")).to_have_count(0)
+    for tab in ("Metrics", "Log", "Export", "Correspondence"):
+        ada.tab(tab)
+        expect(ada.page.get_by_role("tabpanel").filter(visible=True)).to_contain_text("After a run")
+        expect(ada.page.locator("#log")).to_have_count(0)
+    expect(ada.page.locator("#make_rrd")).to_be_disabled()
+    expect(ada.page.locator("#make_json")).to_be_disabled()
+
+
 def test_a_run_of_a_shipped_clip_shows_points_beside_the_reference(ada: Visitor) -> None:
     expect(ada.page.locator("#preview b")).to_have_text("room orbit 01")
     with ada.without_intro():
@@ -67,6 +95,35 @@ def test_a_run_of_a_shipped_clip_shows_points_beside_the_reference(ada: Visitor)
     # Cameras and axes alone give some 900 pixels of a strong colour.
     ada.drawn(*PREDICTION, least=1500)
     ada.drawn(*REFERENCE, least=1500)
+    for scale in ("Depth", "Point error"):
+        expect(
+            ada.page.locator("#legend p").filter(has_text=scale).locator(".ramp")
+        ).to_be_visible()
+
+
+def test_results_of_another_layer_than_the_control_says_are_called_old_and_dimmed(
+    ada: Visitor,
+) -> None:
+    layer = ada.chosen("layer")
+    ada.choose("layer", layer + 2)
+    line = ada.page.locator("#stale .stale")
+    expect(line).to_contain_text(f"Shown: room orbit 01, toy-wan, layer {layer:.0f}, sigma 0.30.")
+    expect(line).to_contain_text(f"layer {layer + 2:.0f}: press Run")
+    ada.page.locator("#layer input[type=number]").fill("")  # on the way to another number
+    ada.page.wait_for_timeout(700)  # nothing announces what should not happen
+    for name in ("stale", "cell", "preview"):
+        assert "Error" not in ada.page.locator(f"#{name}").inner_text()
+    for name in ("viewer", "film"):
+        expect(ada.page.locator(f"#{name}")).to_have_css("opacity", "0.42")
+    ada.choose("layer", layer)
+    expect(line).to_have_count(0)
+    expect(ada.page.locator("#viewer")).to_have_css("opacity", "1")
+    name = ada.page.locator("#preview b").inner_text()
+    ada.pick_clip(1)
+    expect(line).to_contain_text(ada.page.locator("#preview b").inner_text())
+    ada.pick_clip(0)
+    expect(ada.page.locator("#preview b")).to_have_text(name)
+    expect(line).to_have_count(0)
 
 
 def test_a_click_on_a_frame_fills_the_others_with_heatmaps_and_errors(ada: Visitor) -> None:
@@ -109,6 +166,8 @@ def test_a_click_on_a_cell_of_the_map_runs_that_cell(ada: Visitor) -> None:
     ada.tab("Metrics")
     row = ada.page.locator("#metrics tr.mean").first.inner_text()
     assert f"layer {ada.chosen('layer'):.0f}, sigma {ada.chosen('sigma'):.2f}" in row
+    expect(ada.page.locator("#stale .stale")).to_have_count(0)
+    expect(ada.page.locator("#metrics tr.this")).to_contain_text("nothing moves")
     ada.tab("Correspondence")
     expect(ada.page.locator("#film .tile.picked")).to_have_count(1)  # the pick stayed
 
@@ -168,7 +227,16 @@ def test_two_people_run_at_once_and_one_stop_leaves_the_other_alone(
 
 def test_a_text_file_renamed_mp4_gives_a_readable_error_and_the_page_goes_on(bob: Visitor) -> None:
     bob.upload("holiday.mp4", b"this is not a video\n" * 50)
-    expect(bob.page.locator("#status .status.failed")).to_contain_text("holiday.mp4 is not a video")
+    failed = bob.page.locator("#status .status.failed")
+    expect(failed).to_contain_text("holiday.mp4 is not a video")
+    seen = failed.locator("p").evaluate(
+        """line => {
+          const box = line.getBoundingClientRect();
+          return [0.1, 0.5, 0.9].every(at =>
+            line.contains(document.elementFromPoint(box.x + at * box.width, box.y + 10)));
+        }"""
+    )
+    assert seen, "something covers the error"
     assert "Traceback" not in bob.page.content()
     bob.choose("layer", 1)
     assert bob.run() == "done", bob.status
@@ -180,6 +248,7 @@ def test_an_uploaded_video_runs_to_the_end_without_a_reference(bob: Visitor, med
         pytest.skip(f"{video} is not there")
     bob.upload("Colosseum.mp4", video.read_bytes())
     expect(bob.page.locator("#status")).to_contain_text("Colosseum.mp4 is here")
+    expect(bob.page.locator("#reference input")).to_have_value("none")
     expect(bob.page.locator("#preview")).to_contain_text("Colosseum.mp4")
     assert bob.run() == "done", bob.status
     assert "no reference" in bob.status
@@ -196,6 +265,10 @@ def test_a_link_opens_its_cell(bob: Visitor, server: Server) -> None:
     bob.page.goto(f"{server.url}/?layer=2&sigma=0.40")
     expect(bob.page.locator("#layer input[type=number]")).to_have_value("2")
     expect(bob.page.locator("#sigma input[type=number]")).to_have_value("0.4")
+
+
+def test_the_server_prints_its_address_and_nothing_else(ada: Visitor, server: Server) -> None:
+    assert [line.split(" http")[0] for line in server.printed] == ["Emerge3D is at"]
 
 
 def test_no_page_asked_anything_outside_this_machine(

@@ -9,66 +9,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
+from fake_looks import clip, run, stages
 
-from app import export, map_panel, metrics_panel, window
+from app import export
 from app._gradio import gr
-from app.handlers import Handlers, running
+from app.handlers import Handlers
 from app.handlers.running import UNEXPECTED
 from app.handlers.shared import NOT_KEPT
-from app.looks import Look
-from app.state import Pick, Session, Source
-from explorer.backbones.base import slot_map
-from explorer.clip import Clip, VideoInfo, clip_from_frames
+from app.state import Pick, Session
 from explorer.errors import Cancelled, ClipError
-from explorer.features import Features
-from explorer.look import Decoded, FeaturesReady, Finished, LookRequest, Stage
-from explorer.probe.checkpoint import ProbeCard
-from explorer.store import Store
-
-BACKBONE = "rgb"
-
-
-def clip(seed: int = 0) -> Clip:
-    frames = np.random.default_rng(seed).integers(0, 255, (5, 18, 32, 3)).astype(np.uint8)
-    return clip_from_frames(frames, name="clip.mp4")
-
-
-def features() -> Features:
-    frame_to_slot, slot_frames = slot_map(5, 4)
-    values = np.random.default_rng(1).normal(size=(2, 2, 4, 3)).astype(np.float16)
-    return Features(values, frame_to_slot, slot_frames, BACKBONE, "0", 0, 0.0, 0.0, 999, 0)
-
-
-def stages(shown: Clip) -> Iterator[Stage]:
-    yield Decoded(seconds=0.1, clip=shown)
-    yield FeaturesReady(seconds=0.2, features=features(), cached=False)
-    yield Finished(seconds=0.3, summary={"point_error": None})
-
-
-@pytest.fixture
-def page(tmp_path: Path) -> Handlers:
-    return Handlers(Store(tmp_path / "store"), tmp_path / "downloads")
-
-
-@pytest.fixture
-def session(tmp_path: Path) -> Session:
-    info = VideoInfo(5, 24.0, 0.2, (18, 32))
-    (tmp_path / "clip.mp4").write_bytes(b"only its existence matters here")
-    return Session(Source(tmp_path / "clip.mp4", "clip", info, shipped=True))
-
-
-@pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Iterator[Stage]]], None]:
-    def use(fake: Callable[..., Iterator[Stage]]) -> None:
-        monkeypatch.setattr(running, "look", lambda request, **kwargs: fake(request, **kwargs))
-
-    return use
-
-
-def run(page: Handlers, session: Session) -> Iterator[dict[str, Any]]:
-    return page.running.run(session, 0, 1, 5, BACKBONE, 0, 0.0, "exact")
+from explorer.look import Decoded, LookRequest, Stage
 
 
 def test_a_run_streams_recording_film_and_summary(
@@ -80,7 +31,9 @@ def test_a_run_streams_recording_film_and_summary(
     assert viewer
     assert all(isinstance(data, bytes) and data for data in viewer)
     assert any("tile" in update.get("film", "") for update in updates)
-    assert {"point_error": None} in [update.get("log") for update in updates]
+    log = next(update["log"] for update in updates if "log" in update)
+    assert log["value"] == {"point_error": None}
+    assert log["visible"]
     assert "Done in 0.30 s: " in updates[-1]["status"]
     assert "rgb, layer 0, sigma 0." in updates[-1]["status"]
     assert page.shared.looks.get(session.look_id) is not None
@@ -202,26 +155,6 @@ def test_the_link_names_the_clip_that_ran_even_if_another_was_chosen_meanwhile(
     assert "clip=clip&" in links[0]
 
 
-def test_another_backbone_keeps_the_first_frame_and_the_stride(
-    page: Handlers, session: Session
-) -> None:
-    assert session.source is not None
-    session.source = replace(session.source, info=VideoInfo(30, 24.0, 1.25, (18, 32)))
-    update = page.choosing.backbone_chosen(session, BACKBONE, 6, 2, 9)
-    assert [update[name]["value"] for name in ("start", "stride", "count")] == [6, 2, 9]
-    update = page.choosing.backbone_chosen(session, BACKBONE, 6, 2, 7)
-    assert [update[name]["value"] for name in ("start", "stride", "count")] == [6, 2, 5]
-
-
-def test_a_window_past_the_end_of_the_video_is_suggested_anew(session: Session) -> None:
-    from explorer.backbones import registry
-
-    assert session.source is not None
-    rgb = registry.card(BACKBONE)
-    past = window.Window(7, 3, 5)
-    assert window.kept(session.source, rgb, past) == window.suggested(session.source, rgb)
-
-
 def test_what_one_page_looked_at_cannot_be_exported_by_another(
     page: Handlers, session: Session, looks: Any
 ) -> None:
@@ -260,65 +193,13 @@ def test_old_exports_are_removed(page: Handlers, session: Session, looks: Any) -
     assert len(list(page.shared.downloads.iterdir())) == export.KEPT
 
 
-def card(metrics: dict[str, Any], *, trained: bool = True) -> ProbeCard:
-    return ProbeCard("x", "0", 1, 0.3, 4, {}, {}, 10, 1.0, metrics, "", trained, Path("x"))
-
-
-def test_metrics_show_intervals_and_dashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = card({"point_error": {"mean": 0.2, "low": 0.19, "high": 0.21}, "auc5": None})
-    monkeypatch.setattr(metrics_panel, "find_probe", lambda *cell: own)
-    monkeypatch.setattr(metrics_panel, "list_probes", lambda backbone: [])
-    found = Look("id", LookRequest("clip.mp4", "x", 1, 0.3))
-    assert metrics_panel.show(found) == metrics_panel.EMPTY
-    found.features, found.summary = features(), {"point_error": 0.1234, "auc5": float("nan")}
-    said = metrics_panel.show(found)
-    assert "<td>0.123</td>" in said
-    assert "0.200 <small>[0.190, 0.210]</small>" in said
-    assert "nan" not in said
-    assert "No reference for this video" in said
-
-
-def test_metrics_show_the_shipped_evaluation_of_the_probe_and_of_the_controls(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_downloads_can_be_pressed_once_there_is_something_to_download(
+    page: Handlers, session: Session, looks: Any
 ) -> None:
-    shipped = replace(card({}), backbone=BACKBONE, sha256="abc", layer=0, sigma=0.0)
-    control = replace(card({}), backbone="latent", sha256="def", layer=0, sigma=0.1)
-    probes = {BACKBONE: [shipped], "latent": [control]}
-    found = {"mean": 0.2, "low": 0.19, "high": 0.21, "count": 64}
-    pixels = {"mean": 41.26, "low": 38.0, "high": 44.0, "count": 64}
-    metrics = {"point_error": found, "correspondence_error_px": pixels, "auc5": None}
-    cells = [
-        {"backbone": BACKBONE, "layer": 0, "sigma": 0.0, "probe": "abc", "metrics": metrics},
-        {"backbone": "latent", "layer": 0, "sigma": 0.1, "probe": "old", "metrics": metrics},
+    looks(lambda request, **kwargs: stages(clip()))
+    pressed = [
+        (update["make_rrd"]["interactive"], update["make_json"]["interactive"])
+        for update in run(page, session)
+        if "make_rrd" in update
     ]
-    (tmp_path / "probes").mkdir()
-    (tmp_path / "probes" / "evaluation.json").write_text(json.dumps({"cells": cells}))
-    monkeypatch.setenv("EMERGE3D_ASSETS", str(tmp_path))
-    monkeypatch.setattr(metrics_panel, "find_probe", lambda *cell: shipped)
-    monkeypatch.setattr(metrics_panel, "list_probes", lambda backbone: probes.get(backbone, []))
-    shown = Look("id", LookRequest("clip.mp4", BACKBONE, 0, 0.0))
-    shown.features, shown.summary = features(), {}
-    rows = metrics_panel.show(shown).split("<tr")
-    mine = next(row for row in rows if f"{BACKBONE}, layer 0" in row)
-    assert "0.200 <small>[0.190, 0.210]</small>" in mine
-    assert "41.3 <small>[38.0, 44.0]</small>" in mine
-    assert mine.count("<td>–</td>") == 4
-    other = next(row for row in rows if "latent, layer 0" in row)
-    assert other.count("<td>–</td>") == 6  # that evaluation was of another probe
-    assert "95 % intervals" in rows[-1]
-
-
-def test_the_map_carries_scores_and_says_which_probes_are_untrained(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    cards = [card({"point_error": 0.2}), card({}, trained=False)]
-    monkeypatch.setattr(map_panel, "list_probes", lambda backbone: cards[:1])
-    shown = json.loads(map_panel.value(BACKBONE, "point_error", layer=1, sigma=0.3))
-    assert shown["figure"]["data"][0]["z"] == [[0.2]]
-    monkeypatch.setattr(map_panel, "list_probes", lambda backbone: cards)
-    shown = json.loads(map_panel.value(BACKBONE, "point_error", layer=1, sigma=0.3))
-    assert "1 of 2 probes are untrained" in shown["note"]
-    monkeypatch.setattr(map_panel, "list_probes", lambda backbone: [])
-    shown = json.loads(map_panel.value(BACKBONE, "point_error", layer=1, sigma=0.3))
-    assert shown["figure"] is None
-    assert "No probe has been trained" in shown["note"]
+    assert pressed == [(True, False), (True, True)]

@@ -1,0 +1,42 @@
+"""What the colours of the viewer mean: the scales of depth and of error, and the cameras."""
+
+from __future__ import annotations
+
+from explorer.recording import DEPTH_RANGE, ERROR_RANGE
+
+UNIT = "unit: mean distance of frame 0's points"
+
+
+def html(*, error: bool = True) -> str:
+    """The legend below the viewer.
+
+    Args:
+        error: whether there is an error to show, which needs prediction and reference.
+    """
+    scales = [
+        _scale("Depth", DEPTH_RANGE, f"{UNIT}, each side its own, not aligned; black: unknown")
+    ]
+    if error:
+        scales.append(
+            _scale(
+                "Point error",
+                ERROR_RANGE,
+                "in the reference's unit, after one Sim(3) alignment of the whole clip; "
+                "grey: unknown",
+            )
+        )
+    return f"<div class='legend'>{''.join(scales)}{CAMERAS}</div>"
+
+
+CAMERAS = (
+    "<p><b>Cameras</b><span class='frustum prediction'></span>predicted"
+    "<span class='frustum reference'></span>reference</p>"
+)
+
+
+def _scale(name: str, limits: tuple[float, float], meaning: str) -> str:
+    low, high = limits
+    return (
+        f"<p><b>{name}</b><span class='scale'>{low:g}<i class='ramp'></i>≥ {high:g}</span>"
+        f"<small>{meaning}</small></p>"
+    )
