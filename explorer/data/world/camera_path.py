@@ -31,8 +31,8 @@ def camera_paths(
     room: Bool[np.ndarray, " B"],
     room_min: Float[np.ndarray, "B 3"],
     room_max: Float[np.ndarray, "B 3"],
-    center: Float[np.ndarray, "B T N 3"],
-    bound: Float[np.ndarray, "B T N"],
+    center: Float[np.ndarray, "B K N 3"],
+    bound: Float[np.ndarray, "B K N"],
     object_reach: float,
     *,
     shake: float,
@@ -48,8 +48,8 @@ def camera_paths(
         room: (B,) whether there are walls.
         room_min: (B, 3) corner of the room.
         room_max: (B, 3) corner of the room.
-        center: (B, T or 1, N, 3) of the objects.
-        bound: (B, T or 1, N) radii of spheres around them, negative where there is none.
+        center: (B, K, N, 3) of the objects; K is T, or 1 where nothing moves.
+        bound: (B, K, N) radii of spheres around them, negative where there is none.
         object_reach: radius of the ground on which objects stand.
         shake: fraction of cameras held in a hand.
     """

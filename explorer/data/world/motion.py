@@ -103,8 +103,8 @@ def poses_over_time(
     center: Float[np.ndarray, "B N 3"],
     rise: Float[np.ndarray, "B N"],
     frames: int,
-) -> tuple[Float[np.ndarray, "B T N 3 3"], Float[np.ndarray, "B T N 3"]]:
-    """World-from-unit matrices and centres in every frame; T is 1 where nothing moves.
+) -> tuple[Float[np.ndarray, "B K N 3 3"], Float[np.ndarray, "B K N 3"]]:
+    """World-from-unit matrices and centres in every frame; K is T, or 1 where nothing moves.
 
     Columns of a matrix are the object's half axes in the world; the unit object spans [-1, 1].
 

@@ -98,26 +98,28 @@ def _nonzero(x: Tensor) -> Tensor:
     return torch.where(torch.abs(x) < _TINY, _TINY, x)
 
 
-FIRST_HIT: dict[int, Callable[[Triple, Triple], Tensor]] = {
-    BOX: box,
-    SPHERE: sphere,
-    CYLINDER: cylinder,
-    CONE: cone,
+# Names tell primitives apart in what is compiled: compilers may take a number for a symbol.
+KINDS = {"box": BOX, "sphere": SPHERE, "cylinder": CYLINDER, "cone": CONE}
+FIRST_HIT: dict[str, Callable[[Triple, Triple], Tensor]] = {
+    "box": box,
+    "sphere": sphere,
+    "cylinder": cylinder,
+    "cone": cone,
 }
 
 
-def unit_normal(kind: Tensor, q: Triple, *, kinds: tuple[int, ...]) -> Triple:
+def unit_normal(kind: Tensor, q: Triple, primitives: tuple[str, ...]) -> Triple:
     """Outward normals (of any length) at points on the unit primitives.
 
     Args:
-        kind: primitive of each point, as a float.
+        kind: number of each point's primitive, as a float.
         q: the points, three tensors of one shape.
-        kinds: primitives that occur; others are not computed.
+        primitives: names of those that occur; others are not computed.
     """
     x, y, z = q
     nx, ny, nz = x, y, z  # of the sphere
     zero = torch.zeros_like(x)
-    if BOX in kinds:
+    if "box" in primitives:
         # The hit face is the axis on which the point lies furthest out.
         ax, ay, az = torch.abs(x), torch.abs(y), torch.abs(z)
         face_x = (ax >= ay) & (ax >= az)
@@ -126,7 +128,7 @@ def unit_normal(kind: Tensor, q: Triple, *, kinds: tuple[int, ...]) -> Triple:
         nx = torch.where(is_box, torch.where(face_x, torch.sign(x), zero), nx)
         ny = torch.where(is_box, torch.where(face_y, torch.sign(y), zero), ny)
         nz = torch.where(is_box, torch.where(face_x | face_y, zero, torch.sign(z)), nz)
-    if CYLINDER in kinds or CONE in kinds:
+    if "cylinder" in primitives or "cone" in primitives:
         radius = torch.sqrt(x * x + z * z)
         is_cylinder, is_cone = kind == CYLINDER, kind == CONE
         cap = is_cylinder & (torch.abs(y) > radius)

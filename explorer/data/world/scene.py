@@ -30,7 +30,7 @@ class Scenes:
     Attributes:
         room: (B,) whether there are walls and a ceiling.
         room_min, room_max: (B, 3) corners of the room; the floor is at y = 0 = room_max[1].
-        kind: (B, N) 0 none, or one of `spec.PRIMITIVES`: each is a unit object in [-1, 1].
+        kind: (B, N) 0 none, or a primitive of `spec.py`: a unit object in [-1, 1].
         half: (B, N, 3) half extents at rest, in the object's own frame.
         axes: (B, T, N, 3, 3) world-from-unit matrices, whose columns are the object's half axes in
             the world: rotation, half extents, and deformation.

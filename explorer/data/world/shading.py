@@ -46,8 +46,8 @@ def paint_hits(
     depth: Tensor,
     surface: Tensor,
     *,
-    primitives: tuple[int, ...],
-    textures: tuple[int, ...],
+    primitives: tuple[str, ...],
+    textures: tuple[str, ...],
 ) -> Paint:
     """Textures and light directions at the hit points.
 
@@ -62,8 +62,8 @@ def paint_hits(
         ray: their directions, (B, T, R) each.
         depth: (B, T, R) where they hit.
         surface: (B, T, R) int32 ids of what they hit.
-        primitives: those that occur; others are not computed.
-        textures: those that occur; others are not computed.
+        primitives: names of those that occur; others are not computed.
+        textures: names of those that occur; others are not computed.
     """
     hit = surface > 0
     index = surface.to(torch.int64)
@@ -77,7 +77,7 @@ def paint_hits(
     half = [pick(surfaces, 1 + axis) for axis in range(3)]
     rows = [[pick(surfaces, 4 + 4 * i + j) for j in range(4)] for i in range(3)]
     unit = [r[0] * point[0] + r[1] * point[1] + r[2] * point[2] + r[3] for r in rows]
-    ours = unit_normal(kind, (unit[0], unit[1], unit[2]), kinds=primitives)
+    ours = unit_normal(kind, (unit[0], unit[1], unit[2]), primitives)
     planes = _plane_normal(surface)
     is_plane = kind == 0
     ux, uy, uz = (torch.where(is_plane, planes[axis], ours[axis]) for axis in range(3))
@@ -92,7 +92,7 @@ def paint_hits(
     cosine = torch.abs(nx * ray[0] + ny * ray[1] + nz * ray[2]) / length
     footprint = pixel * t / torch.clamp(cosine, min=_GRAZING)
     parameters = [pick(texture, row) for row in range(TEXTURE_PARAMS)]
-    colour = albedo(u, v, footprint, parameters, kinds=textures)
+    colour = albedo(u, v, footprint, parameters, names=textures)
 
     lx, ly, lz = light[0] - point[0], light[1] - point[1], light[2] - point[2]
     facing = (nx * lx + ny * ly + nz * lz) * torch.rsqrt(lx * lx + ly * ly + lz * lz)

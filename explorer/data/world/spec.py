@@ -12,7 +12,6 @@ FIRST_OBJECT = 7  # surface ids: 0 is the sky, 1-6 the room's planes, then the o
 SURFACES = FIRST_OBJECT + MAX_OBJECTS
 
 BOX, SPHERE, CYLINDER, CONE = 1, 2, 3, 4  # primitives that rays meet
-PRIMITIVES = (BOX, SPHERE, CYLINDER, CONE)
 
 # Shapes that scenes draw, each a primitive in some proportion and position.
 SHAPES = {

@@ -17,11 +17,11 @@ from explorer.data.world.noise import value_noise
 from explorer.data.world.spec import FIRST_OBJECT, HELD_OUT_TEXTURES, SURFACES, TEXTURES
 
 TEXTURE_PARAMS = 16  # kind, three colours, scale, cos, sin, two offsets, hash seed
-ALL_TEXTURES = tuple(range(len(TEXTURES)))
 
-_PATTERNS = [
-    getattr(held_out_patterns if name in HELD_OUT_TEXTURES else patterns, name) for name in TEXTURES
-]
+_PATTERNS = {
+    name: getattr(held_out_patterns if name in HELD_OUT_TEXTURES else patterns, name)
+    for name in TEXTURES
+}
 _LARGER = {"glyphs": 0.85, "weave": 0.7, "targets": 0.8, "windows": 0.9, "wood": 0.8}
 _NARROWEST = 0.004  # a pixel in cells; divides
 
@@ -68,7 +68,7 @@ def albedo(
     footprint: Tensor,
     parameters: list[Tensor],
     *,
-    kinds: tuple[int, ...] = ALL_TEXTURES,
+    names: tuple[str, ...] = TEXTURES,
 ) -> list[Tensor]:
     """Three colour channels in [0, 1] of the textures at surface coordinates.
 
@@ -77,7 +77,7 @@ def albedo(
         v: second surface coordinate, of u's shape.
         footprint: width of the pixel on the surface in units, of u's shape.
         parameters: the 16 texture parameters of `Scenes.texture`, each of u's shape.
-        kinds: textures that occur (positions in `TEXTURES`); others are not computed.
+        names: textures that occur; others are not computed.
     """
     scale, cosine, sine = parameters[10], parameters[11], parameters[12]
     cell_u = (cosine * u + sine * v) * scale + parameters[13]
@@ -86,9 +86,11 @@ def albedo(
     seed = parameters[15]
     cells = patterns.Cells.at(cell_u, cell_v, width, seed)
     second = third = torch.zeros_like(cell_u)
-    for kind in kinds:
-        chosen = parameters[0] == kind
-        ours = _PATTERNS[kind](cells)
+    for number, name in enumerate(TEXTURES):
+        if name not in names:
+            continue
+        chosen = parameters[0] == number
+        ours = _PATTERNS[name](cells)
         second = torch.where(chosen, ours[0], second)
         third = torch.where(chosen, ours[1], third)
     # Far away, where a cell is no wider than a pixel, only the mean colour is left.

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from explorer._typing import Float
-from explorer.data.world.primitives import FAR, FIRST_HIT, NEAR, Triple
+from explorer.data.world.primitives import FAR, FIRST_HIT, KINDS, NEAR, Triple
 from explorer.data.world.scene import Scenes
-from explorer.data.world.spec import FIRST_OBJECT, PRIMITIVES, SURFACES, WALL_LEFT
-from explorer.data.world.textures import ALL_TEXTURES
+from explorer.data.world.spec import FIRST_OBJECT, SURFACES, TEXTURES, WALL_LEFT
 
 if TYPE_CHECKING:
     from explorer.data.world.render import Kernels
@@ -30,12 +29,12 @@ class Slot(NamedTuple):
     """One object a scene, all of one primitive.
 
     Attributes:
-        kind: the primitive.
+        primitive: its name.
         number: (B, 1, 1) int32 surface ids.
         unit_from_world: twelve numbers in the order of a 3x4 matrix, (12, B, T, 1).
     """
 
-    kind: int
+    primitive: str
     number: Tensor
     unit_from_world: Tensor
 
@@ -50,7 +49,7 @@ class SceneTensors(NamedTuple):
         surfaces: (16, B, T, 7 + N): kind, half extents, unit_from_world of each surface.
         texture: (16, B, T, 7 + N) parameters of each surface.
         groups: objects in groups that one call of a kernel takes.
-        primitives, textures: those that occur, or all where kernels are compiled.
+        primitives, textures: names of those that occur, or all where kernels are compiled.
     """
 
     room: Tensor
@@ -63,8 +62,8 @@ class SceneTensors(NamedTuple):
     surfaces: Tensor
     texture: Tensor
     groups: tuple[tuple[Slot, ...], ...]
-    primitives: tuple[int, ...]
-    textures: tuple[int, ...]
+    primitives: tuple[str, ...]
+    textures: tuple[str, ...]
 
 
 def scene_tensors(
@@ -82,8 +81,7 @@ def scene_tensors(
     axes = scenes.axes if frames is None else scenes.axes[:, frames]
     center = scenes.center if frames is None else scenes.center[:, frames]
     batch, count, objects = axes.shape[:3]
-    still = not scenes.motion.any()
-    if still:
+    if not (uniform or scenes.motion.any()):
         axes, center = axes[:, :1], center[:, :1]
     inverse = np.linalg.inv(axes.astype(np.float64))
     offset = -np.einsum("btnij,btnj->btni", inverse, center.astype(np.float64))
@@ -94,7 +92,7 @@ def scene_tensors(
     away[..., [3, 7, 11]] = _AWAY
     padded = np.ascontiguousarray(np.concatenate([maps, away], axis=2), dtype=np.float32)
     order, sizes = [], []
-    for kind in PRIMITIVES:
+    for kind in KINDS.values():
         mine = scenes.kind == kind
         size = int(mine.sum(axis=1).max())
         first = np.argsort(~mine, axis=1, kind="stable")[:, :size]
@@ -104,15 +102,19 @@ def scene_tensors(
     def place(array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
+    def for_all_frames(table: Tensor) -> Tensor:
+        expanded = table.expand(-1, -1, count, -1)
+        return expanded.contiguous() if uniform else expanded
+
     groups = []
     for index in range(max(sizes)):
         slots = []
-        for kind, size, numbers in zip(PRIMITIVES, sizes, order, strict=True):
+        for name, size, numbers in zip(KINDS, sizes, order, strict=True):
             if index < size or uniform:
                 number = numbers[:, index] if index < size else np.full(batch, objects)
                 matrix = place(padded[np.arange(batch), :, number].transpose(2, 0, 1)[..., None])
                 ids = place((FIRST_OBJECT + number).astype(np.int32)[:, None, None])
-                slots.append(Slot(kind, ids, matrix.expand(-1, -1, count, -1)))
+                slots.append(Slot(name, ids, for_all_frames(matrix)))
         groups.append(tuple(slots))
 
     table = np.zeros((16, batch, maps.shape[1], SURFACES), dtype=np.float32)
@@ -125,7 +127,7 @@ def scene_tensors(
     occurs = np.ones((batch, SURFACES), dtype=bool)
     occurs[:, 0], occurs[:, WALL_LEFT:FIRST_OBJECT] = False, scenes.room[:, None]
     occurs[:, FIRST_OBJECT:] = scenes.kind > 0
-    kinds = np.unique(scenes.texture[:, :, 0][occurs]).astype(int).tolist()
+    kinds = set(scenes.texture[:, :, 0][occurs].astype(int).tolist())
     return SceneTensors(
         room=place(scenes.room[:, None, None]),
         low=place(scenes.room_min.T[:, :, None, None]),
@@ -134,11 +136,11 @@ def scene_tensors(
         ambient=place(scenes.ambient[:, None, None]),
         sky=place(scenes.sky.transpose(1, 2, 0)[..., None, None]),
         spread=place(1.0 / scenes.focal[:, None, None]),
-        surfaces=place(table).expand(-1, -1, count, -1),
-        texture=texture.expand(-1, -1, count, -1),
+        surfaces=for_all_frames(place(table)),
+        texture=for_all_frames(texture),
         groups=tuple(groups),
-        primitives=PRIMITIVES if uniform else tuple(np.unique(scenes.kind).tolist()),
-        textures=ALL_TEXTURES if uniform else tuple(kinds),
+        primitives=tuple(n for n, kind in KINDS.items() if uniform or (scenes.kind == kind).any()),
+        textures=tuple(n for i, n in enumerate(TEXTURES) if uniform or i in kinds),
     )
 
 
@@ -195,7 +197,7 @@ def first_hit(slot: Slot, origin: Triple, ray: Triple) -> Tensor:
         ray: x, y and z of their directions, (B, T, R) each.
     """
     matrix = slot.unit_from_world
-    return FIRST_HIT[slot.kind](_to_unit(matrix, origin, True), _to_unit(matrix, ray, False))
+    return FIRST_HIT[slot.primitive](_to_unit(matrix, origin, True), _to_unit(matrix, ray, False))
 
 
 def enclosure(

@@ -15,7 +15,8 @@ from world_oracle import world_rays
 
 from explorer.camera import pixel_centers
 from explorer.data.world.render import render, shade
-from explorer.data.world.scene import BOX, FLOOR, SPHERE, sample_scenes
+from explorer.data.world.scene import sample_scenes
+from explorer.data.world.spec import BOX, FLOOR, SPHERE
 from explorer.data.world.tracing import rays, scene_tensors
 
 HEIGHT, WIDTH = 36, 64
@@ -62,7 +63,7 @@ torch.set_num_threads(2 if torch.get_num_threads() == 1 else 1)
 scenes = sample_scenes({GOLDEN_SEEDS})
 got = render(scenes, height={HEIGHT}, width={WIDTH}, supersample=2, frames={GOLDEN_FRAMES})
 parameters = {{"scene_" + name: torch.from_numpy(getattr(scenes, name))
-              for name in ("center", "half", "yaw", "texture", "light", "focal")}}
+              for name in ("center", "half", "axes", "texture", "light", "focal")}}
 save_file({{**vars(got), **parameters}}, sys.argv[1])
 """
     path = tmp_path / "other.safetensors"
@@ -71,7 +72,7 @@ save_file({{**vars(got), **parameters}}, sys.argv[1])
     subprocess.run(command, check=True, timeout=120, cwd=repository)
     other = load_file(path)
     scenes = sample_scenes(GOLDEN_SEEDS)
-    for name in ("center", "half", "yaw", "texture", "light", "focal"):
+    for name in ("center", "half", "axes", "texture", "light", "focal"):
         np.testing.assert_array_equal(other["scene_" + name], getattr(scenes, name))
     assert_same_world(as_arrays(golden_render()), other)
 
