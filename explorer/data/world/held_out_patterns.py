@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from explorer.data.world.noise import band, fraction, lattice_hash, step, value_noise
+from explorer.data.world.noise import band, fraction, lattice_value, step
 from explorer.data.world.patterns import Cells, Weights
 
 _TALL = 3.0**0.5  # rows of hexagons, in cells
@@ -24,22 +24,21 @@ def hexagons(c: Cells) -> Weights:
     edge = 0.5 - torch.maximum(torch.abs(du), 0.5 * torch.abs(du) + 0.5 * _TALL * torch.abs(dv))
     column = torch.floor(2.0 * (c.u - du) + 0.5)
     row = torch.floor(2.0 * (c.v - dv) / _TALL + 0.5)
-    joints = step(0.05 - edge, c.width)
-    return joints, 0.9 * lattice_hash(column, row, c.seed + 127.0) * (1.0 - joints)
+    joints = step(0.05 - edge, c.sharpness)
+    return joints, 0.9 * lattice_value(c.table, column, row) * (1.0 - joints)
 
 
 def truchet(c: Cells) -> Weights:
     """Quarter circles that join into winding paths."""
     u = torch.where(c.cell < 0.5, c.fu, 1.0 - c.fu)
-    one = torch.abs(torch.hypot(u, c.fv) - 0.5)
-    other = torch.abs(torch.hypot(1.0 - u, 1.0 - c.fv) - 0.5)
-    return step(0.12 - torch.minimum(one, other), c.width), 0.3 * c.coarse
+    one = torch.abs(torch.sqrt(u * u + c.fv * c.fv) - 0.5)
+    other = torch.abs(torch.sqrt((1.0 - u) ** 2 + (1.0 - c.fv) ** 2) - 0.5)
+    return step(0.12 - torch.minimum(one, other), c.sharpness), 0.3 * c.coarse
 
 
 def contours(c: Cells) -> Weights:
     """Contour lines of a hilly map."""
-    height = value_noise(c.u * 0.6, c.v * 0.6, c.seed + 139.0)
-    return band(height * 6.0, 0.3, c.width * 5.0), 0.9 * height
+    return band(c.detail * 6.0, 0.3, c.width * 5.0), 0.9 * c.detail
 
 
 def weave(c: Cells) -> Weights:
@@ -52,6 +51,6 @@ def weave(c: Cells) -> Weights:
 def windows(c: Cells) -> Weights:
     """A facade: panes, some lit, and ledges."""
     du, dv = c.centered()
-    pane = step(0.27 - du, c.width) * step(0.34 - dv, c.width)
+    pane = step(0.27 - du, c.sharpness) * step(0.34 - dv, c.sharpness)
     lit = (c.cell > 0.6).to(c.u.dtype)
     return torch.maximum(pane * (1.0 - lit), 0.8 * band(c.v, 0.07, c.width)), pane * lit

@@ -1,43 +1,50 @@
 """Lattice noise and box-filtered step functions, from which the textures are made.
 
-Hashes are permutation polynomials modulo 289 in whole single-precision numbers below 2^24, which
-every device computes exactly (Gustavson and McEwan, "Efficient computational noise in GLSL", 2012).
+Noise comes from one table of uniform numbers, repeated over the plane; surfaces take it from places
+far apart. Looking numbers up is exact on every device, and shorter to compile than hashing.
 """
 
 from __future__ import annotations
 
+from functools import cache
+
+import numpy as np
 import torch
 from torch import Tensor
 
-_PERIOD = 289.0
+PERIOD = 128
+_ROW = PERIOD + 1  # the first column and row are repeated at the end
 
 
-def _modulo(x: Tensor) -> Tensor:
-    # The half keeps whole multiples of the period away from the rounding of the product.
-    return x - torch.floor((x + 0.5) * (1.0 / _PERIOD)) * _PERIOD
+@cache
+def lattice(device: str) -> Tensor:
+    """The table of uniforms in [0, 1), (129 * 129,) float32."""
+    table = np.random.Generator(np.random.PCG64(0)).random((PERIOD, PERIOD), dtype=np.float32)
+    return torch.from_numpy(np.pad(table, (0, 1), mode="wrap").ravel()).to(device)
 
 
-def _permute(x: Tensor) -> Tensor:
-    return _modulo((34.0 * x + 1.0) * x)
+def _place(column: Tensor, row: Tensor) -> Tensor:
+    """Indices into the table of whole coordinates."""
+    column = column - torch.floor(column * (1.0 / PERIOD)) * PERIOD
+    row = row - torch.floor(row * (1.0 / PERIOD)) * PERIOD
+    return (row * _ROW + column).to(torch.int64)
 
 
-def lattice_hash(x: Tensor, y: Tensor, seed: Tensor) -> Tensor:
-    """Uniforms in [0, 1) for whole x, y and seed (floats of one shape, below 10,000)."""
-    first = _permute(_modulo(x + seed))
-    return _permute(_modulo(first + y + 2.0 * seed)) * (1.0 / _PERIOD)
+def lattice_value(table: Tensor, column: Tensor, row: Tensor) -> Tensor:
+    """Uniforms in [0, 1) for whole coordinates (floats of one shape)."""
+    return torch.take(table, _place(column, row))
 
 
-def value_noise(u: Tensor, v: Tensor, seed: Tensor) -> Tensor:
+def value_noise(table: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """Smooth noise in [0, 1) with one lattice point a unit."""
     x, y = torch.floor(u), torch.floor(v)
     fx, fy = u - x, v - y
     fx, fy = fx * fx * (3.0 - 2.0 * fx), fy * fy * (3.0 - 2.0 * fy)
-    left = _modulo(x + seed)
-    row = y + 2.0 * seed
-    start, end = _permute(left) + row, _permute(left + 1.0) + row
-    top = torch.lerp(_permute(_modulo(start)), _permute(_modulo(end)), fx)
-    bottom = torch.lerp(_permute(_modulo(start + 1.0)), _permute(_modulo(end + 1.0)), fx)
-    return torch.lerp(top, bottom, fy) * (1.0 / _PERIOD)
+    place = _place(x, y)
+    top = torch.lerp(torch.take(table, place), torch.take(table, place + 1), fx)
+    below = place + _ROW
+    bottom = torch.lerp(torch.take(table, below), torch.take(table, below + 1), fx)
+    return torch.lerp(top, bottom, fy)
 
 
 def fraction(x: Tensor) -> Tensor:
@@ -45,14 +52,15 @@ def fraction(x: Tensor) -> Tensor:
     return x - torch.floor(x)
 
 
-def step(x: Tensor, width: Tensor) -> Tensor:
-    """0 below zero, 1 above it, averaged over `width`."""
-    return torch.clamp(x / width + 0.5, 0.0, 1.0)
+def step(x: Tensor, sharpness: Tensor) -> Tensor:
+    """0 below zero, 1 above it, averaged over a width of 1 / `sharpness`."""
+    return torch.clamp(x * sharpness + 0.5, 0.0, 1.0)
 
 
 def band(x: Tensor, duty: float, width: Tensor) -> Tensor:
     """1 where the fraction of x is below `duty`, else 0, averaged over `width` (a box filter)."""
-    low, high = x - 0.5 * width, x + 0.5 * width
+    half = 0.5 * width
+    low, high = x - half, x + half
     floor_low, floor_high = torch.floor(low), torch.floor(high)
     area = (floor_high - floor_low) * duty
     area = area + torch.clamp(high - floor_high, max=duty) - torch.clamp(low - floor_low, max=duty)

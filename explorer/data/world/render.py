@@ -13,15 +13,8 @@ from explorer._typing import Float, UInt8
 from explorer.data.world.primitives import Triple
 from explorer.data.world.scene import Scenes
 from explorer.data.world.shading import Paint, light_up, paint_hits
-from explorer.data.world.tracing import (
-    SceneTensors,
-    enclosure,
-    intersect,
-    nearest,
-    rays,
-    scene_tensors,
-    shadowed,
-)
+from explorer.data.world.tensors import SceneTensors, scene_tensors
+from explorer.data.world.tracing import enclosure, intersect, nearest, rays, shadowed
 
 
 @dataclass(frozen=True)
@@ -89,7 +82,7 @@ def shade(
     """
     depth, surface = intersect(scene, origin, ray, kernels=kernels)
     paint = kernels.paint(
-        scene.surfaces, scene.texture, scene.light, scene.ambient, scene.sky, pixel,
+        scene.table, scene.surfaces, scene.texture, scene.light, scene.ambient, scene.sky, pixel,
         origin, ray, depth, surface, primitives=scene.primitives, textures=scene.textures,
     )  # fmt: skip
     blocked = torch.zeros_like(surface, dtype=torch.bool)

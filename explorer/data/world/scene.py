@@ -36,7 +36,7 @@ class Scenes:
             the world: rotation, half extents, and deformation.
         center: (B, T, N, 3) centres in the world.
         motion: (B, N) what the object does, see `motion.py`; 0 is nothing.
-        texture: (B, 7 + N, 16) parameters of each surface's texture, see `textures.py`.
+        texture: (B, 7 + N, 17) parameters of each surface's texture, see `textures.py`.
         light: (B, 3) position of the light; ambient: (B,) share of light without direction.
         sky: (B, 2, 3) colours at the horizon and above.
         cam_from_world: (B, T, 3, 4); focal: (B,) focal length in image widths.
@@ -51,7 +51,7 @@ class Scenes:
     axes: Float[np.ndarray, "B T N 3 3"]
     center: Float[np.ndarray, "B T N 3"]
     motion: Int[np.ndarray, "B N"]
-    texture: Float[np.ndarray, "B M 16"]
+    texture: Float[np.ndarray, "B M 17"]
     light: Float[np.ndarray, "B 3"]
     ambient: Float[np.ndarray, " B"]
     sky: Float[np.ndarray, "B 2 3"]

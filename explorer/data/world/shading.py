@@ -35,6 +35,7 @@ class Paint(NamedTuple):
 
 
 def paint_hits(
+    table: Tensor,
     surfaces: Tensor,
     texture: Tensor,
     light: Tensor,
@@ -52,6 +53,7 @@ def paint_hits(
     """Textures and light directions at the hit points.
 
     Args:
+        table: of `noise.lattice`.
         surfaces: of `SceneTensors`, like the next four.
         texture: parameters of each surface's texture.
         light: position of the light.
@@ -92,7 +94,7 @@ def paint_hits(
     cosine = torch.abs(nx * ray[0] + ny * ray[1] + nz * ray[2]) / length
     footprint = pixel * t / torch.clamp(cosine, min=_GRAZING)
     parameters = [pick(texture, row) for row in range(TEXTURE_PARAMS)]
-    colour = albedo(u, v, footprint, parameters, names=textures)
+    colour = albedo(table, u, v, footprint, parameters, names=textures)
 
     lx, ly, lz = light[0] - point[0], light[1] - point[1], light[2] - point[2]
     facing = (nx * lx + ny * ly + nz * lz) * torch.rsqrt(lx * lx + ly * ly + lz * lz)
@@ -103,7 +105,7 @@ def paint_hits(
     return Paint(
         colour=(colour[0] * indirect, colour[1] * indirect, colour[2] * indirect),
         direct=(colour[0] * direct, colour[1] * direct, colour[2] * direct),
-        sky=_sky(sky, ray, length),
+        sky=_sky(table, sky, ray, length),
         lifted=(point[0] + lift * nx, point[1] + lift * ny, point[2] + lift * nz),
         light=(lx, ly, lz),
     )
@@ -139,13 +141,13 @@ def _surface_coordinates(local: Triple, normal: Triple) -> tuple[Tensor, Tensor]
     return u + 3.7 * (side > 0), v + torch.where(face_x, 5.3, torch.where(face_y, 0.0, 9.1))
 
 
-def _sky(sky: Tensor, ray: Triple, length: Tensor) -> Triple:
+def _sky(table: Tensor, sky: Tensor, ray: Triple, length: Tensor) -> Triple:
     """Horizon to zenith with soft clouds, a function of the direction alone."""
     dx, dy, dz = ray
     level = torch.clamp(-dy / length, min=0.0)
     reach = 3.0 / (level + 0.25)
-    seed = torch.zeros_like(dx)
-    cloud = value_noise(dx / length * reach + 31.0, dz / length * reach + 17.0, seed)
+    reach = reach / length
+    cloud = value_noise(table, dx * reach + 31.0, dz * reach + 17.0)
     haze = 0.12 * (cloud - 0.5)
     red, green, blue = (torch.lerp(sky[0, c], sky[1, c], level) + haze for c in range(3))
     return red, green, blue

@@ -13,21 +13,22 @@ from torch import Tensor
 from explorer._typing import Float
 from explorer.data.world import held_out_patterns, patterns
 from explorer.data.world.draws import Draws
-from explorer.data.world.noise import value_noise
+from explorer.data.world.noise import PERIOD
 from explorer.data.world.spec import FIRST_OBJECT, HELD_OUT_TEXTURES, SURFACES, TEXTURES
 
-TEXTURE_PARAMS = 16  # kind, three colours, scale, cos, sin, two offsets, hash seed
+TEXTURE_PARAMS = 17  # kind, three colours, scale, cos, sin, two offsets, two scales of detail
 
 _PATTERNS = {
     name: getattr(held_out_patterns if name in HELD_OUT_TEXTURES else patterns, name)
     for name in TEXTURES
 }
 _LARGER = {"glyphs": 0.85, "weave": 0.7, "targets": 0.8, "windows": 0.9, "wood": 0.8}
+_DETAIL = {"planks": (1.2, 5.0), "terrazzo": (2.2, 2.2), "contours": (0.6, 0.6)}  # blobs a cell
 _NARROWEST = 0.004  # a pixel in cells; divides
 
 
-def sample_textures(draws: Draws, names: tuple[str, ...]) -> Float[np.ndarray, "B M 16"]:
-    """(B, M, 16) parameters of the textures of all surfaces.
+def sample_textures(draws: Draws, names: tuple[str, ...]) -> Float[np.ndarray, "B M 17"]:
+    """(B, M, 17) parameters of the textures of all surfaces.
 
     Args:
         draws: of B scenes.
@@ -57,12 +58,13 @@ def sample_textures(draws: Draws, names: tuple[str, ...]) -> Float[np.ndarray, "
     texture[:, :, 10] = cells * larger
     turn = raw[:, :, 11] * np.pi
     texture[:, :, 11], texture[:, :, 12] = np.cos(turn), np.sin(turn)
-    texture[:, :, 13:15] = raw[:, :, 13:15] * 10.0
-    texture[:, :, 15] = np.floor(raw[:, :, 15] * 289.0)
+    texture[:, :, 13:15] = raw[:, :, 13:15] * PERIOD
+    texture[:, :, 15:17] = np.array([_DETAIL.get(name, (2.1, 2.1)) for name in TEXTURES])[kind]
     return texture
 
 
 def albedo(
+    table: Tensor,
     u: Tensor,
     v: Tensor,
     footprint: Tensor,
@@ -73,18 +75,18 @@ def albedo(
     """Three colour channels in [0, 1] of the textures at surface coordinates.
 
     Args:
+        table: of `noise.lattice`.
         u: first surface coordinate in units, any shape.
         v: second surface coordinate, of u's shape.
         footprint: width of the pixel on the surface in units, of u's shape.
-        parameters: the 16 texture parameters of `Scenes.texture`, each of u's shape.
+        parameters: the 17 texture parameters of `Scenes.texture`, each of u's shape.
         names: textures that occur; others are not computed.
     """
     scale, cosine, sine = parameters[10], parameters[11], parameters[12]
     cell_u = (cosine * u + sine * v) * scale + parameters[13]
     cell_v = (cosine * v - sine * u) * scale + parameters[14]
     width = torch.clamp(footprint * scale, min=_NARROWEST)
-    seed = parameters[15]
-    cells = patterns.Cells.at(cell_u, cell_v, width, seed)
+    cells = patterns.Cells.at(table, cell_u, cell_v, width, (parameters[15], parameters[16]))
     second = third = torch.zeros_like(cell_u)
     for number, name in enumerate(TEXTURES):
         if name not in names:
@@ -96,10 +98,8 @@ def albedo(
     # Far away, where a cell is no wider than a pixel, only the mean colour is left.
     known = torch.clamp(1.6 - 1.2 * width, 0.0, 1.0)
     second, third = 0.4 + known * (second - 0.4), 0.2 + known * (third - 0.2)
-    grain = value_noise(cell_u * 2.3, cell_v * 2.3, seed + 47.0) - 0.5
-    blotch = value_noise(cell_u * 0.45, cell_v * 0.45, seed + 59.0)
     fine = torch.clamp(1.6 - 2.8 * width, 0.0, 1.0)
-    brightness = 0.87 + 0.14 * fine * grain + 0.24 * blotch
+    brightness = 0.87 + 0.16 * fine * (cells.detail - 0.5) + 0.24 * cells.coarse
     channels = []
     for channel in range(3):
         base = torch.lerp(parameters[1 + channel], parameters[4 + channel], second)

@@ -7,141 +7,19 @@ which a compiler can fuse into one kernel.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from explorer._typing import Float
-from explorer.data.world.primitives import FAR, FIRST_HIT, KINDS, NEAR, Triple
-from explorer.data.world.scene import Scenes
-from explorer.data.world.spec import FIRST_OBJECT, SURFACES, TEXTURES, WALL_LEFT
+from explorer.data.world.primitives import FAR, FIRST_HIT, NEAR, Triple
+from explorer.data.world.tensors import SceneTensors, Slot
 
 if TYPE_CHECKING:
     from explorer.data.world.render import Kernels
 
 _SKY_LIMIT = 12.0  # an open ground ends here; beyond it is sky
-_AWAY = 2.0  # where the rays of an object that does not exist stay, in its frame
-
-
-class Slot(NamedTuple):
-    """One object a scene, all of one primitive.
-
-    Attributes:
-        primitive: its name.
-        number: (B, 1, 1) int32 surface ids.
-        unit_from_world: twelve numbers in the order of a 3x4 matrix, (12, B, T, 1).
-    """
-
-    primitive: str
-    number: Tensor
-    unit_from_world: Tensor
-
-
-class SceneTensors(NamedTuple):
-    """Scenes on a device, for T frames.
-
-    Attributes:
-        room: (B, 1, 1) bool; low, high: (3, B, 1, 1) its corners.
-        light: (3, B, 1, 1); ambient: (B, 1, 1); sky: (2, 3, B, 1, 1).
-        spread: (B, 1, 1) width of a pixel of an image one pixel wide, at z-depth 1.
-        surfaces: (16, B, T, 7 + N): kind, half extents, unit_from_world of each surface.
-        texture: (16, B, T, 7 + N) parameters of each surface.
-        groups: objects in groups that one call of a kernel takes.
-        primitives, textures: names of those that occur, or all where kernels are compiled.
-    """
-
-    room: Tensor
-    low: Tensor
-    high: Tensor
-    light: Tensor
-    ambient: Tensor
-    sky: Tensor
-    spread: Tensor
-    surfaces: Tensor
-    texture: Tensor
-    groups: tuple[tuple[Slot, ...], ...]
-    primitives: tuple[str, ...]
-    textures: tuple[str, ...]
-
-
-def scene_tensors(
-    scenes: Scenes, device: str, *, frames: list[int] | None = None, uniform: bool = False
-) -> SceneTensors:
-    """The scenes' arrays as tensors on a device.
-
-    Args:
-        scenes: B scenes.
-        device: "cpu" or "cuda:0" for example.
-        frames: which frames of the scenes, default all.
-        uniform: give every group one slot of each primitive and name all textures, so that a
-            compiler sees one program whatever the scenes contain.
-    """
-    axes = scenes.axes if frames is None else scenes.axes[:, frames]
-    center = scenes.center if frames is None else scenes.center[:, frames]
-    batch, count, objects = axes.shape[:3]
-    if not (uniform or scenes.motion.any()):
-        axes, center = axes[:, :1], center[:, :1]
-    inverse = np.linalg.inv(axes.astype(np.float64))
-    offset = -np.einsum("btnij,btnj->btni", inverse, center.astype(np.float64))
-    maps = np.concatenate([inverse, offset[..., None]], axis=-1).reshape(*axes.shape[:3], 12)
-
-    # Rows of a last, absent object pad the slots.
-    away = np.zeros((*maps.shape[:2], 1, 12))
-    away[..., [3, 7, 11]] = _AWAY
-    padded = np.ascontiguousarray(np.concatenate([maps, away], axis=2), dtype=np.float32)
-    order, sizes = [], []
-    for kind in KINDS.values():
-        mine = scenes.kind == kind
-        size = int(mine.sum(axis=1).max())
-        first = np.argsort(~mine, axis=1, kind="stable")[:, :size]
-        order.append(np.where(np.take_along_axis(mine, first, axis=1), first, objects))
-        sizes.append(size)
-
-    def place(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
-
-    def for_all_frames(table: Tensor) -> Tensor:
-        expanded = table.expand(-1, -1, count, -1)
-        return expanded.contiguous() if uniform else expanded
-
-    groups = []
-    for index in range(max(sizes)):
-        slots = []
-        for name, size, numbers in zip(KINDS, sizes, order, strict=True):
-            if index < size or uniform:
-                number = numbers[:, index] if index < size else np.full(batch, objects)
-                matrix = place(padded[np.arange(batch), :, number].transpose(2, 0, 1)[..., None])
-                ids = place((FIRST_OBJECT + number).astype(np.int32)[:, None, None])
-                slots.append(Slot(name, ids, for_all_frames(matrix)))
-        groups.append(tuple(slots))
-
-    table = np.zeros((16, batch, maps.shape[1], SURFACES), dtype=np.float32)
-    table[0, :, :, FIRST_OBJECT:] = scenes.kind[:, None]
-    table[1:4] = 1.0
-    table[1:4, :, :, FIRST_OBJECT:] = scenes.half.transpose(2, 0, 1)[:, :, None]
-    table[4:] = np.eye(3, 4, dtype=np.float32).reshape(12, 1, 1, 1)  # planes: world coordinates
-    table[4:, :, :, FIRST_OBJECT:] = maps.transpose(3, 0, 1, 2)
-    texture = place(scenes.texture.transpose(2, 0, 1)[:, :, None])
-    occurs = np.ones((batch, SURFACES), dtype=bool)
-    occurs[:, 0], occurs[:, WALL_LEFT:FIRST_OBJECT] = False, scenes.room[:, None]
-    occurs[:, FIRST_OBJECT:] = scenes.kind > 0
-    kinds = set(scenes.texture[:, :, 0][occurs].astype(int).tolist())
-    return SceneTensors(
-        room=place(scenes.room[:, None, None]),
-        low=place(scenes.room_min.T[:, :, None, None]),
-        high=place(scenes.room_max.T[:, :, None, None]),
-        light=place(scenes.light.T[:, :, None, None]),
-        ambient=place(scenes.ambient[:, None, None]),
-        sky=place(scenes.sky.transpose(1, 2, 0)[..., None, None]),
-        spread=place(1.0 / scenes.focal[:, None, None]),
-        surfaces=for_all_frames(place(table)),
-        texture=for_all_frames(texture),
-        groups=tuple(groups),
-        primitives=tuple(n for n, kind in KINDS.items() if uniform or (scenes.kind == kind).any()),
-        textures=tuple(n for i, n in enumerate(TEXTURES) if uniform or i in kinds),
-    )
 
 
 def rays(

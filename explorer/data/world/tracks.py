@@ -16,7 +16,8 @@ from explorer._typing import Bool, Float, Int, UInt8
 from explorer.data.world.primitives import Triple
 from explorer.data.world.scene import Scenes
 from explorer.data.world.spec import FIRST_OBJECT
-from explorer.data.world.tracing import intersect, scene_tensors
+from explorer.data.world.tensors import scene_tensors
+from explorer.data.world.tracing import intersect
 
 _CLOSE = 1e-3  # of the depth: nearer than this to the first hit is visible
 

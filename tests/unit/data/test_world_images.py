@@ -20,11 +20,13 @@ from safetensors.numpy import load_file, save_file
 from world_oracle import world_rays
 
 from explorer.camera import pixel_centers
+from explorer.data.world.noise import lattice
 from explorer.data.world.render import EAGER, Kernels, render, shade
 from explorer.data.world.scene import sample_scenes
 from explorer.data.world.spec import BOX, CONE, CYLINDER, FLOOR, SPHERE, TEXTURES, WORLD_VERSION
+from explorer.data.world.tensors import scene_tensors
 from explorer.data.world.textures import albedo
-from explorer.data.world.tracing import rays, scene_tensors
+from explorer.data.world.tracing import rays
 
 HEIGHT, WIDTH = 36, 64
 GOLDEN_SEEDS = (1_000_002, 1_000_008)  # a room and an open ground
@@ -234,7 +236,9 @@ def test_textures_show_nothing_finer_than_a_pixel():
         row[0] = number
         parameters = [torch.full_like(u, float(value)) for value in row]
         spread = [
-            albedo(u, v, torch.full_like(u, width), parameters, names=(name,))[0].std()
+            albedo(lattice("cpu"), u, v, torch.full_like(u, width), parameters, names=(name,))[
+                0
+            ].std()
             for width in (0.02, 0.3, 2.0)
         ]
         assert spread[0] > 0.12

@@ -19,7 +19,8 @@ from explorer.data.world.spec import (
     SPHERE,
     WALL_LEFT,
 )
-from explorer.data.world.tracing import intersect, scene_tensors
+from explorer.data.world.tensors import scene_tensors
+from explorer.data.world.tracing import intersect
 
 GROUND_RADIUS = 12.0
 SIDES = 512  # of round meshes: chords lie up to 1.9e-5 of the radius inside the circle
