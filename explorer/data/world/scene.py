@@ -107,7 +107,8 @@ def sample_scenes(seeds: Sequence[int], spec: WorldSpec | None = None) -> Scenes
         axis=1,
     )
     fov = np.deg2rad(draws.span(*spec.fov_degrees))
-    sky_low = 0.55 + 0.4 * draws.many(3)
+    haze = 0.55 + 0.4 * draws.many(3)
+    sky_low = 0.5 * (haze + haze.mean(axis=1, keepdims=True))
     sky_high = np.stack([draws.span(0.2, 0.6), draws.span(0.35, 0.7), draws.span(0.6, 1.0)], axis=1)
     texture = sample_textures(draws, spec.textures)
     ambient = draws.span(0.42, 0.6)

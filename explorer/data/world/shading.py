@@ -100,7 +100,7 @@ def paint_hits(
     facing = (nx * lx + ny * ly + nz * lz) * torch.rsqrt(lx * lx + ly * ly + lz * lz)
     # A little fill light from above keeps shadowed faces apart.
     indirect = ambient * (0.9 - 0.15 * ny)
-    direct = (1.05 - ambient) * torch.clamp(facing, min=0.0)
+    direct = (1.2 - ambient) * torch.clamp(facing, min=0.0)
     lift = _SHADOW_BIAS
     return Paint(
         colour=(colour[0] * indirect, colour[1] * indirect, colour[2] * indirect),

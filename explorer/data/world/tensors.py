@@ -78,14 +78,17 @@ def scene_tensors(
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
     def for_all_frames(table: Tensor) -> Tensor:
-        expanded = table.expand(*table.shape[:2], count, -1)
-        return expanded.contiguous() if uniform else expanded
+        return alone(table.expand(*table.shape[:2], count, -1))
+
+    def alone(table: Tensor) -> Tensor:
+        # Compilers make another program for a tensor that starts within another one's memory.
+        return table.clone(memory_format=torch.contiguous_format) if uniform else table
 
     maps = _unit_from_world(scenes, frames)
     names, numbers, matrices = _slots(scenes.kind, maps, uniform)
     ids, placed = place((FIRST_OBJECT + numbers).astype(np.int32)), place(matrices)
     slots = [
-        Slot(name, ids[index, :, None, None], for_all_frames(placed[index]))
+        Slot(name, alone(ids[index, :, None, None]), for_all_frames(placed[index]))
         for index, name in enumerate(sum(names, []))
     ]
     ends = np.cumsum([0] + [len(group) for group in names]).tolist()

@@ -99,7 +99,7 @@ def albedo(
     known = torch.clamp(1.6 - 1.2 * width, 0.0, 1.0)
     second, third = 0.4 + known * (second - 0.4), 0.2 + known * (third - 0.2)
     fine = torch.clamp(1.6 - 2.8 * width, 0.0, 1.0)
-    brightness = 0.87 + 0.16 * fine * (cells.detail - 0.5) + 0.24 * cells.coarse
+    brightness = 0.92 + 0.16 * fine * (cells.detail - 0.5) + 0.24 * cells.coarse
     channels = []
     for channel in range(3):
         base = torch.lerp(parameters[1 + channel], parameters[4 + channel], second)

@@ -95,7 +95,7 @@ def test_pictures_follow_the_tracks():
     """Lit from everywhere, a surface point keeps its colour wherever it goes."""
     count, (height, width) = 4, (72, 128)
     scenes = sample_scenes(split_seeds("dynamic", count))
-    scenes = replace(scenes, ambient=np.full(count, 1.05, dtype=np.float32))
+    scenes = replace(scenes, ambient=np.full(count, 1.2, dtype=np.float32))
     rendered = render(scenes, height=height, width=width, frames=[0, 4])
     depth, surface = rendered.depth[:, 0], rendered.surface[:, 0]
     tracks = track(scenes, depth, surface, source=0, target=4)
