@@ -20,17 +20,19 @@ from explorer.errors import BackboneError
 _SHOWN = 5
 
 
-def build_empty(make: Callable[[], nn.Module], shallow: Callable[[], nn.Module]) -> Any:
+def build_empty(
+    make: Callable[[], nn.Module], shallow: Callable[[], nn.Module] | None = None
+) -> Any:
     """A network without memory for its parameters, and with its buffers filled.
 
     Args:
         make: builds the network.
         shallow: builds it with as few blocks as possible; buffers that no file holds (tables of
-            rotary positions) are taken from there.
+            rotary positions) are taken from there. None where there are no such buffers.
     """
     with torch.device("meta"):
         network = make()
-    tables = dict(shallow().named_buffers())
+    tables = {} if shallow is None else dict(shallow().named_buffers())
     for name, buffer in list(network.named_buffers()):
         if not buffer.is_meta:
             continue
@@ -47,16 +49,19 @@ def fill(
     device: str,
     dtype: str,
     where: Path,
+    offload: bool = False,
 ) -> Any:
     """Put tensors into an empty network, each cast and placed as it arrives.
 
-    Parts that the network's class wants in float32 stay there in any dtype.
+    Parts that the network's class wants in float32 stay there in any dtype. With `offload` the
+    weights stay in host memory and each block comes to the device for its turn.
 
     Raises:
         BackboneError: names are missing or unexpected, or a shape differs; nothing is kept then.
     """
     wanted = network.state_dict()
     full = tuple(getattr(network, "_keep_in_fp32_modules", None) or ())
+    place = "cpu" if offload else device
     seen: set[str] = set()
     problems: list[str] = []
     for name, tensor in tensors:
@@ -71,7 +76,7 @@ def fill(
         kind = torch.float32 if set(full) & set(name.split(".")) else DTYPES[dtype]
         if not tensor.is_floating_point():
             kind = tensor.dtype
-        placed = tensor.to(device=device, dtype=kind)
+        placed = tensor.to(device=place, dtype=kind)
         network.load_state_dict({name: placed}, strict=False, assign=True)
     problems += [f"missing {name}" for name in wanted if name not in seen]
     if problems:
@@ -82,8 +87,27 @@ def fill(
     for buffer_owner in network.modules():
         for name, buffer in buffer_owner.named_buffers(recurse=False):
             if not buffer.is_meta:
-                buffer_owner._buffers[name] = buffer.to(device)
-    return network.eval().requires_grad_(False)
+                buffer_owner._buffers[name] = buffer.to(place)
+    network = network.eval().requires_grad_(False)
+    if offload and not device.startswith("cpu"):
+        from diffusers.hooks import apply_group_offloading
+
+        apply_group_offloading(
+            network,
+            onload_device=torch.device(device),
+            offload_type="block_level",
+            num_blocks_per_group=1,
+            use_stream=True,
+        )
+    if device.startswith("cuda"):
+        # The default of cuDNN, 10-bit mantissas, would show against the CPU in every layer.
+        torch.backends.cudnn.allow_tf32 = False
+    return network
+
+
+def offered(tensor: torch.Tensor, device: str) -> torch.Tensor:
+    """A tensor on a device."""
+    return tensor.to(device)
 
 
 def shards(paths: Sequence[Path]) -> Iterator[tuple[str, torch.Tensor]]:

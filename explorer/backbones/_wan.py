@@ -10,9 +10,15 @@ import torch
 
 from explorer._typing import Float
 from explorer.backbones._hooks import run_blocks
-from explorer.backbones._latents import LatentModel, compute_provenance, to_float16
+from explorer.backbones._latents import (
+    SCHEDULE,
+    LatentModel,
+    compute_provenance,
+    to_float16,
+)
 from explorer.backbones._wan_types import Transformer, Vae
 from explorer.backbones.base import BackboneCard, never
+from explorer.noise import Schedule
 
 
 @torch.inference_mode()
@@ -85,6 +91,8 @@ class WanBackbone(LatentModel):
         weights_hash: str,
         encoder_hash: str | None,
         trained: bool,
+        schedule: Schedule = SCHEDULE,
+        prompt: Float[torch.Tensor, "1 L D"] | None = None,
     ) -> None:
         dtype = transformer.proj_out.weight.dtype
         super().__init__(
@@ -93,8 +101,10 @@ class WanBackbone(LatentModel):
             weights_hash=weights_hash,
             encoder_hash=encoder_hash,
             provenance=compute_provenance(vae.device, dtype, trained=trained),
+            schedule=schedule,
         )
         self.transformer = transformer.eval().requires_grad_(False)
+        self.prompt = prompt
 
     @property
     def blocks(self) -> Sequence[Any]:
@@ -117,6 +127,7 @@ class WanBackbone(LatentModel):
             timestep,
             layers=layers,
             keep=lambda tokens: to_float16(tokens[0].unflatten(0, grid)),
+            prompt=self.prompt,
             tap=tap,
             should_stop=should_stop,
         )

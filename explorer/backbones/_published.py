@@ -1,0 +1,106 @@
+"""Folders of published weights in diffusers' layout, as files. Needs no torch."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+from explorer.backbones._options import Target
+from explorer.backbones._weights import fingerprint
+from explorer.backbones.base import Hashes
+from explorer.errors import BackboneError
+
+
+def component(folder: Path, name: str, *, what: str) -> list[Path]:
+    """[config.json, weights, ...] of one part of a model ("transformer", "vae"; "" for the root).
+
+    Raises:
+        BackboneError: a file is missing.
+    """
+    part = folder / name
+    config, weights = part / "config.json", sorted(part.glob("*.safetensors"))
+    for found, wanted in ((config.is_file(), "config.json"), (bool(weights), "*.safetensors")):
+        if not found:
+            raise BackboneError(
+                f"there is no {wanted} in {part}: --weights needs a folder laid out like {what}"
+            )
+    return [config, *weights]
+
+
+def config_of(folder: Path, name: str, *, what: str) -> dict[str, Any]:
+    """The configuration of one part.
+
+    Raises:
+        BackboneError: it is missing or not JSON.
+    """
+    path = component(folder, name, what=what)[0]
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BackboneError(f"{path} cannot be read ({error}): fetch it again") from None
+    return config
+
+
+def count_parameters(paths: list[Path]) -> int:
+    """Number of values in safetensors files, from their headers.
+
+    Raises:
+        BackboneError: a file is cut short.
+    """
+    return sum(_count(path, path.stat().st_mtime_ns) for path in paths)
+
+
+@functools.lru_cache(maxsize=256)
+def _count(path: Path, changed: int) -> int:
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > path.stat().st_size:
+                raise ValueError("its header is longer than the file")
+            header = json.loads(file.read(length))
+    except (OSError, ValueError, struct.error) as error:
+        raise BackboneError(f"{path} is broken ({error}): fetch it again") from None
+    return sum(
+        math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"
+    )
+
+
+def component_hashes(
+    target: Target, *, what: str, network: tuple[str, ...], encoder: str | None
+) -> Hashes:
+    """Hashes of a model's parts, with what else changes their output.
+
+    Args:
+        target: with its folder.
+        what: the repository, for messages.
+        network: parts besides the encoder.
+        encoder: the part with the VAE; None where there is none.
+
+    Raises:
+        BackboneError: a file is missing.
+    """
+    folder = target.folder
+    parts = [path for name in network for path in component(folder, name, what=what)]
+    if encoder is None:
+        return Hashes(_key(folder, parts, f"prompt {target.prompt!r}"), None)
+    vae = component(folder, encoder, what=what)
+    recipe = target.encoder_recipe
+    whole = _key(folder, [*parts, *vae], f"{recipe}, prompt {target.prompt!r}")
+    return Hashes(whole, _key(folder, vae, recipe))
+
+
+def _key(folder: Path, paths: list[Path], recipe: str) -> str:
+    stamp = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
+    return _digest(folder, stamp, recipe)
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(folder: Path, stamp: tuple[tuple[Path, int, int], ...], recipe: str) -> str:
+    import hashlib
+
+    files = fingerprint([path for path, _, _ in stamp], folder)
+    return hashlib.sha256(f"{files} {recipe}".encode()).hexdigest()

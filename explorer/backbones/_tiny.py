@@ -1,0 +1,24 @@
+"""Weights for tiny stand-ins of published models, with which their adapters are tested."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+@torch.no_grad()
+def randomize(model: nn.Module, generator: torch.Generator) -> None:
+    """Random parameters under which every part of a network shows in its output.
+
+    Freshly made networks often start with zeros (gates, biases, last layers) that would hide a
+    mistake. Gains lie near 1, other vectors near 0, matrices keep the variance of their input.
+    """
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+        leaf = name.rsplit(".", 1)[-1]
+        if parameter.dim() > 1 and max(parameter.shape) < parameter.numel():
+            parameter.copy_(noise / parameter[0].numel() ** 0.5)
+        elif leaf in ("weight", "gamma"):
+            parameter.copy_(1 + 0.1 * noise)
+        else:
+            parameter.copy_(0.1 * noise)
