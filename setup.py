@@ -27,7 +27,9 @@ class BuildWithAssets(build_py):
         shipped = Path(self.build_lib) / "explorer" / "_shipped"
         # What an earlier build left behind must not travel along.
         shutil.rmtree(shipped, ignore_errors=True)
-        shutil.copytree(ASSETS, shipped, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        # Weights that are still being trained are for the checkout alone.
+        ignore = shutil.ignore_patterns(".*", "__pycache__", "training")
+        shutil.copytree(ASSETS, shipped, ignore=ignore)
 
 
 setup(cmdclass={"build_py": BuildWithAssets})

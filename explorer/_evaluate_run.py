@@ -21,7 +21,7 @@ from explorer._evaluate_table import METRICS
 from explorer.backbones import registry
 from explorer.backbones.base import BackboneCard, slot_map
 from explorer.correspondence import correspondence_summary
-from explorer.data.world.scene import WorldSpec
+from explorer.data.world.spec import WorldSpec
 from explorer.data.world.splits import split_seeds
 from explorer.features import Features
 from explorer.metrics import compare

@@ -28,6 +28,7 @@ class Features:
         official_index: position in the scheduler's descending list (`--t` in the official code).
         seed: seed of the noise.
         provenance: device, dtype, versions: whatever may change the last bits.
+        tap: what of the block this is: "block" (its output), "query" or "key".
     """
 
     values: Float[np.ndarray, "S h w C"]
@@ -41,6 +42,7 @@ class Features:
     official_index: int
     seed: int
     provenance: dict[str, Any] = field(default_factory=dict)
+    tap: str = "block"
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -41,6 +41,7 @@ class NoiseLevel:
     noise: float
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """What every family of schedulers answers."""
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 
 from explorer.backbones.base import never, stop_check
@@ -21,32 +20,35 @@ def run_blocks(
     blocks: Sequence[nn.Module],
     *,
     layers: Sequence[int],
-    keep: Callable[[torch.Tensor], Any],
+    keep: Callable[[Any], Any],
+    readers: Sequence[nn.Module] | None = None,
     should_stop: Callable[[], bool] = never,
 ) -> dict[int, Any]:
     """Call `forward` and keep what `keep` makes of the outputs of the wanted blocks.
 
-    The pass ends with an exception inside the hook of the last wanted block, so that later blocks
-    are never run. Only wanted outputs are held: `keep` decides in which form.
+    The pass ends with an exception inside the hook of the last wanted block, so that nothing after
+    it is run. Only wanted outputs are held: `keep` decides in which form.
 
     Args:
         forward: runs the whole model once.
-        blocks: the model's blocks, in the order in which they run; each returns one tensor.
+        blocks: the model's blocks, in the order in which they run.
         layers: 0-based wanted blocks.
-        keep: called with a wanted block's output, at once.
+        keep: called with what a wanted block returned, at once.
+        readers: one module inside each block whose output is kept instead of the block's.
         should_stop: asked before each block.
 
     Raises:
         Cancelled: `should_stop` became true.
     """
     last = max(layers)
+    read = blocks if readers is None else readers
     kept: dict[int, Any] = {}
 
     def before(module: nn.Module, inputs: Any) -> None:
         stop_check(should_stop)
 
-    def after(layer: int) -> Callable[[nn.Module, Any, torch.Tensor], None]:
-        def hook(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+    def after(layer: int) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             kept[layer] = keep(output)
             if layer == last:
                 raise _PassedLastBlock
@@ -54,7 +56,7 @@ def run_blocks(
         return hook
 
     handles = [block.register_forward_pre_hook(before) for block in blocks[: last + 1]]
-    handles += [blocks[layer].register_forward_hook(after(layer)) for layer in set(layers)]
+    handles += [read[layer].register_forward_hook(after(layer)) for layer in set(layers)]
     try:
         forward()
     except _PassedLastBlock:

@@ -45,6 +45,7 @@ class LatentControl(LatentModel):
         *,
         layers: Sequence[int],
         slot_frames: np.ndarray,
+        tap: str,
         should_stop: Callable[[], bool],
     ) -> dict[int, np.ndarray]:
         patches = latent_patches(noisy, self.card.token_grid)[0]

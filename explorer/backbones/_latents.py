@@ -3,12 +3,13 @@
 The functions take batches and know nothing of cards, locks or clips, so that probe training can
 use them on many clips at once.
 
-Noise follows flow matching (Lipman et al., 2023): x_t = (1 - sigma) x_0 + sigma eps, which is
-`FlowMatchEulerDiscreteScheduler.scale_noise`.
+Noise follows the model's schedule (`explorer.noise`); for flow matching (Lipman et al., 2023) that
+is x_t = (1 - sigma) x_0 + sigma eps.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from explorer.backbones._wan_types import Vae
 from explorer.backbones.base import Backbone, BackboneCard, never, resize_frames, slot_map
 from explorer.errors import BackboneError
 from explorer.features import Features
-from explorer.noise import FlowSchedule
+from explorer.noise import FlowSchedule, NoiseLevel, Schedule
 from explorer.toy.config import FLOW_SHIFT
 
 if TYPE_CHECKING:
@@ -73,10 +74,12 @@ def gaussian_noise(shape: Sequence[int], seed: int) -> Float[torch.Tensor, "*sha
 
 
 def add_noise(
-    latents: Float[torch.Tensor, "*shape"], noise: Float[torch.Tensor, "*shape"], sigma: float
+    latents: Float[torch.Tensor, "*shape"], noise: Float[torch.Tensor, "*shape"], level: NoiseLevel
 ) -> Float[torch.Tensor, "*shape"]:
-    """x_t = (1 - sigma) x_0 + sigma eps; at sigma 0 exactly x_0."""
-    return (1.0 - sigma) * latents + sigma * noise
+    """x_t = signal x_0 + noise eps; at sigma 0 exactly x_0, whatever the scheduler's last step."""
+    if level.sigma == 0.0:
+        return latents.clone()
+    return level.signal * latents + level.noise * noise
 
 
 def to_float16(tokens: torch.Tensor) -> np.ndarray:
@@ -96,8 +99,10 @@ class LatentModel(Backbone):
         weights_hash: str,
         encoder_hash: str | None,
         provenance: dict[str, Any],
+        schedule: Schedule = SCHEDULE,
     ) -> None:
         super().__init__(card)
+        self.schedule = schedule
         self.vae = vae.eval().requires_grad_(False)
         self.device: torch.device = next(vae.parameters()).device
         self._weights_hash = weights_hash
@@ -113,8 +118,13 @@ class LatentModel(Backbone):
         return self._encoder_hash
 
     def timestep(self, sigma: float) -> tuple[float, int]:
-        level = SCHEDULE.at_sigma(sigma)
+        level = self.schedule.at_sigma(sigma)
         return level.timestep, level.official_index
+
+    def level(self, sigma: float) -> NoiseLevel:
+        """The schedule's level for a noise level; at sigma 0 its cleanest timestep, no noise."""
+        level = self.schedule.at_sigma(sigma)
+        return dataclasses.replace(level, sigma=sigma)
 
     @abstractmethod
     def read(
@@ -124,6 +134,7 @@ class LatentModel(Backbone):
         *,
         layers: Sequence[int],
         slot_frames: np.ndarray,
+        tap: str,
         should_stop: Callable[[], bool],
     ) -> dict[int, np.ndarray]:
         """(S, h, w, C) float16 of each wanted layer; the caller holds the lock."""
@@ -143,26 +154,38 @@ class LatentModel(Backbone):
         sigma: float,
         seed: int = 0,
         latents: Float[np.ndarray, "z S hl wl"] | None = None,
+        tap: str = "block",
         should_stop: Callable[[], bool] = never,
     ) -> dict[int, Features]:
-        self.check(clip, layers, sigma)
+        self.check(clip, layers, sigma, tap=tap)
         if latents is not None:
-            check_latents(self.card, self.vae, clip, latents)
-        timestep, _ = self.timestep(sigma)
+            self.check_latents(clip, latents)
+        level = self.level(sigma)
         with self.hold(should_stop):
             if latents is None:
                 latents = self._encode(clip, should_stop)
             clean = torch.from_numpy(np.ascontiguousarray(latents))[None]
-            noisy = add_noise(clean, gaussian_noise(clean.shape, seed), sigma)
+            noisy = add_noise(clean, gaussian_noise(clean.shape, seed), level)
             self.calls += 1
             values = self.read(
                 noisy.to(self.device),
-                timestep,
+                level.timestep,
                 layers=layers,
-                slot_frames=slot_map(len(clip.frames), self.card.frame_step)[1],
+                slot_frames=self.slots(len(clip.frames))[1],
+                tap=tap,
                 should_stop=should_stop,
             )
-        return self.features(values, clip, sigma=sigma, seed=seed, provenance=self._provenance)
+        return self.features(
+            values, clip, sigma=sigma, seed=seed, provenance=self._provenance, tap=tap
+        )
+
+    def check_latents(self, clip: Clip, latents: Float[np.ndarray, "z S hl wl"]) -> None:
+        """Refuse latents of another clip length, size or VAE.
+
+        Raises:
+            BackboneError: with the expected and the found shape.
+        """
+        check_latents(self.card, self.vae, clip, latents)
 
     def _encode(
         self, clip: Clip, should_stop: Callable[[], bool]

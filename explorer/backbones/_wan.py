@@ -24,6 +24,8 @@ def block_outputs(
     layers: Sequence[int],
     prompt: Float[torch.Tensor, "B L D"] | None = None,
     keep: Callable[[torch.Tensor], Any] = torch.clone,
+    image: Float[torch.Tensor, "B M E"] | None = None,
+    tap: str = "block",
     should_stop: Callable[[], bool] = never,
 ) -> dict[int, Any]:
     """Residual stream after the wanted blocks, tokens in the order time, row, column.
@@ -36,6 +38,8 @@ def block_outputs(
         prompt: text embeddings; None is the empty prompt of a model without a text encoder, one
             token of zeros.
         keep: what to hold of each output (B, S*h*w, C).
+        image: embeddings of a first frame, for models that are conditioned on one.
+        tap: "block", or "query" or "key" of the self-attention, normalised and not yet rotated.
         should_stop: asked before each block.
 
     Raises:
@@ -46,18 +50,27 @@ def block_outputs(
     if prompt is None:
         prompt = torch.zeros(len(noisy), 1, transformer.config.text_dim, device=device)
     steps = torch.full((len(noisy),), timestep, dtype=torch.float32, device=device)
+    blocks = list(transformer.blocks)
     return run_blocks(
         lambda: transformer(
             hidden_states=noisy.to(dtype),
             timestep=steps,
             encoder_hidden_states=prompt.to(dtype),
+            encoder_hidden_states_image=None if image is None else image.to(dtype),
             return_dict=False,
         ),
-        list(transformer.blocks),
+        blocks,
         layers=layers,
         keep=keep,
+        readers=None if tap == "block" else [tapped(block, tap) for block in blocks],
         should_stop=should_stop,
     )
+
+
+def tapped(block: Any, tap: str) -> torch.nn.Module:
+    """The module whose output is the query or key of a block's self-attention."""
+    module: torch.nn.Module = {"query": block.attn1.norm_q, "key": block.attn1.norm_k}[tap]
+    return module
 
 
 class WanBackbone(LatentModel):
@@ -94,6 +107,7 @@ class WanBackbone(LatentModel):
         *,
         layers: Sequence[int],
         slot_frames: np.ndarray,
+        tap: str,
         should_stop: Callable[[], bool],
     ) -> dict[int, np.ndarray]:
         grid = (len(slot_frames), *self.card.token_grid)
@@ -103,5 +117,6 @@ class WanBackbone(LatentModel):
             timestep,
             layers=layers,
             keep=lambda tokens: to_float16(tokens[0].unflatten(0, grid)),
+            tap=tap,
             should_stop=should_stop,
         )

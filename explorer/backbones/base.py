@@ -14,6 +14,7 @@ import numpy as np
 
 from explorer._resize import resize
 from explorer._typing import Float, Int, UInt8
+from explorer.backbones._options import Source
 from explorer.errors import BackboneError, Cancelled
 
 if TYPE_CHECKING:
@@ -41,8 +42,13 @@ class BackboneCard:
         default_cell: (layer, sigma) shown first.
         uses_sigma: False where noise has no meaning (sigma is then ignored and shown as 0).
         parameters: number of weights.
-        memory_bytes: needed to run one clip, weights included.
+        memory_bytes: needed to run one clip, weights included, in the usual precision (float32
+            for shipped models, bfloat16 for published ones).
         note: one sentence: what it stands for, what it controls for.
+        source: where published weights are; None for what comes with the package.
+        working_bytes: of `memory_bytes`, what the activations of a full clip take in bfloat16.
+        taps: what can be read of a block: its output, its attention's query, its key.
+        official: how the released feature extraction differs from this one, and why.
     """
 
     id: str
@@ -60,6 +66,10 @@ class BackboneCard:
     parameters: int
     memory_bytes: int
     note: str
+    source: Source | None = None
+    working_bytes: int = 0
+    taps: tuple[str, ...] = ("block",)
+    official: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,12 @@ class Backbone(ABC):
         """The network's blocks in running order, one for each layer; empty without a network."""
         return ()
 
+    def slots(self, frame_count: int) -> tuple[Int[np.ndarray, " T"], Int[np.ndarray, " S"]]:
+        """(frame_to_slot, slot_frames) of a clip: which slot holds each frame, and which frame
+        stands for each slot.
+        """
+        return slot_map(frame_count, self.card.frame_step)
+
     @abstractmethod
     def timestep(self, sigma: float) -> tuple[float, int]:
         """(the model's own timestep, the index of the official code) for a noise level."""
@@ -157,6 +173,7 @@ class Backbone(ABC):
         sigma: float,
         seed: int = 0,
         latents: Float[np.ndarray, "z S hl wl"] | None = None,
+        tap: str = "block",
         should_stop: Callable[[], bool] = never,
     ) -> dict[int, Features]:
         """Features of the wanted layers from one pass that stops after the last of them.
@@ -168,6 +185,8 @@ class Backbone(ABC):
             seed: seed of the noise.
             latents: what `encode` gave for this clip; None encodes it here. Ignored by backbones
                 without latents.
+            tap: what to read of each layer, one of the card's `taps`: "block", or "query" or "key"
+                of its self-attention, normalised where the model does that, before any rotation.
             should_stop: asked before each block and VAE chunk, and while waiting for the lock.
 
         Raises:
@@ -198,11 +217,12 @@ class Backbone(ABC):
         sigma: float,
         seed: int,
         provenance: dict[str, Any],
+        tap: str = "block",
     ) -> dict[int, Features]:
         """One `Features` for each layer's values."""
         from explorer.features import Features
 
-        frame_to_slot, slot_frames = slot_map(len(clip.frames), self.card.frame_step)
+        frame_to_slot, slot_frames = self.slots(len(clip.frames))
         timestep, index = self.timestep(sigma)
         return {
             layer: Features(
@@ -217,17 +237,22 @@ class Backbone(ABC):
                 official_index=index,
                 seed=seed,
                 provenance=dict(provenance),
+                tap=tap,
             )
             for layer, array in values.items()
         }
 
-    def check(self, clip: Clip, layers: Sequence[int], sigma: float) -> None:
+    def check(self, clip: Clip, layers: Sequence[int], sigma: float, *, tap: str = "block") -> None:
         """Refuse what the model cannot take, before any work.
 
         Raises:
             BackboneError: with what was asked, what is possible, and the nearest choice.
         """
         check_clip(self.card, clip, layers, sigma)
+        if tap not in self.card.taps:
+            raise BackboneError(
+                f"{self.card.id} has no tap {tap!r}; it has: {', '.join(self.card.taps)}"
+            )
 
 
 def check_clip(card: BackboneCard, clip: Clip, layers: Sequence[int], sigma: float) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from explorer._typing import Float
 from explorer.backbones import _files, _position, toy_wan
+from explorer.backbones._options import Target
 from explorer.backbones.base import (
     Backbone,
     BackboneCard,
@@ -81,12 +82,13 @@ def rgb_hashes() -> Hashes:
         uses_sigma=True,
         parameters=toy_wan.VAE_PARAMETERS + toy_wan.TRANSFORMER_PARAMETERS,
         memory_bytes=700 * 2**20,
+        taps=toy_wan.TAPS,
         note="The transformer of toy-wan without training: what its shape alone gives a probe.",
     ),
-    hashes=random_hashes,
+    hashes=lambda target: random_hashes(),
     schedule=toy_wan.SCHEDULE,
 )
-def load_random(card: BackboneCard, device: str, dtype: str) -> Backbone:
+def load_random(card: BackboneCard, target: Target) -> Backbone:
     """The transformer regenerated from `RANDOM_SEED`, on the VAE of toy-wan."""
     from explorer.backbones import _untrained, _wan, _wan_files
 
@@ -96,8 +98,8 @@ def load_random(card: BackboneCard, device: str, dtype: str) -> Backbone:
     found = random_hashes()
     return _wan.WanBackbone(
         card,
-        _wan_files.load_vae(folder / "vae", device=device),
-        _wan_files.place_transformer(transformer, device=device, dtype=dtype),
+        _wan_files.load_vae(folder / "vae", device=target.device),
+        _wan_files.place_transformer(transformer, device=target.device, dtype=target.dtype),
         weights_hash=found.weights,
         encoder_hash=found.encoder,
         trained=False,
@@ -122,17 +124,17 @@ def load_random(card: BackboneCard, device: str, dtype: str) -> Backbone:
         memory_bytes=600 * 2**20,
         note="What the transformer of toy-wan is given: its gain over this is the transformer's.",
     ),
-    hashes=latent_hashes,
+    hashes=lambda target: latent_hashes(),
     schedule=toy_wan.SCHEDULE,
 )
-def load_latent(card: BackboneCard, device: str, dtype: str) -> Backbone:
+def load_latent(card: BackboneCard, target: Target) -> Backbone:
     """The VAE of toy-wan; dtype is without effect, as the VAE always runs in float32."""
     from explorer.backbones import _latent_control, _wan_files
 
     folder = toy_wan.model_folder() / "vae"
     return _latent_control.LatentControl(
         card,
-        _wan_files.load_vae(folder, device=device),
+        _wan_files.load_vae(folder, device=target.device),
         hashes=latent_hashes(),
         trained=toy_wan.is_trained(),
     )
@@ -157,9 +159,10 @@ class RgbBackbone(Backbone):
         sigma: float,
         seed: int = 0,
         latents: Float[np.ndarray, "z S hl wl"] | None = None,
+        tap: str = "block",
         should_stop: Callable[[], bool] = never,
     ) -> dict[int, Features]:
-        self.check(clip, layers, sigma)
+        self.check(clip, layers, sigma, tap=tap)
         stop_check(should_stop)
         self.calls += 1
         card = self.card
@@ -192,9 +195,9 @@ class RgbBackbone(Backbone):
         memory_bytes=50 * 2**20,
         note="No model at all: what a probe learns from pixels and where they are.",
     ),
-    hashes=rgb_hashes,
+    hashes=lambda target: rgb_hashes(),
     schedule=toy_wan.SCHEDULE,
 )
-def load_rgb(card: BackboneCard, device: str, dtype: str) -> Backbone:
+def load_rgb(card: BackboneCard, target: Target) -> Backbone:
     """Nothing to load; device and dtype are without effect."""
     return RgbBackbone(card)

@@ -1,11 +1,13 @@
 """The list of backbones. A backbone is one file with a card and a decorated loader.
 
     @register(BackboneCard(id="my-model", ...), hashes=my_hashes, schedule=WanSchedule())
-    def load(card: BackboneCard, device: str, dtype: str) -> Backbone: ...
+    def load(card: BackboneCard, target: Target) -> Backbone: ...
 
 Cards are readable without importing torch; the loader imports what it needs when it is called.
-`my_hashes()` reads the files alone, so that what the store already has is found without loading;
-the schedule names the timestep of a noise level without loading.
+`my_hashes(target)` reads the files alone, so that what the store already has is found without
+loading; the schedule names the timestep of a noise level without loading. A card with a `source`
+stands for published weights: its loader gets a target whose folder has been found, and `adapt` may
+correct the card by the configuration there (a folder may hold another size of the same model).
 """
 
 from __future__ import annotations
@@ -15,9 +17,13 @@ import importlib
 import pkgutil
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from explorer.backbones import _memory, _weights
+from explorer.backbones._options import Target
 from explorer.backbones.base import Backbone, BackboneCard, Hashes, never
 from explorer.errors import BackboneError
 
@@ -26,13 +32,24 @@ if TYPE_CHECKING:
     from explorer.features import Features
     from explorer.noise import NoiseLevel, Schedule
 
-Loader = Callable[[BackboneCard, str, str], Backbone]
+Loader = Callable[[BackboneCard, Target], Backbone]
 
-_loaders: dict[str, tuple[BackboneCard, Loader]] = {}
-_hashes: dict[str, Callable[[], Hashes]] = {}
-_schedules: dict[str, Schedule] = {}
-_loaded: dict[tuple[str, str, str], Backbone] = {}
-_loading: dict[tuple[str, str, str], threading.Lock] = {}
+
+@dataclass(frozen=True)
+class Entry:
+    """What is registered under an id."""
+
+    card: BackboneCard
+    loader: Loader
+    hashes: Callable[[Target], Hashes] | None
+    schedule: Schedule | None
+    adapt: Callable[[BackboneCard, Path], BackboneCard] | None
+    tiny: Callable[[Path], None] | None
+
+
+_entries: dict[str, Entry] = {}
+_loaded: dict[tuple[str, Target], Backbone] = {}
+_loading: dict[tuple[str, Target], threading.Lock] = {}
 _guard = threading.Lock()
 """Held only while `_loaded` and `_loading` are read or changed, never while a model loads."""
 
@@ -40,8 +57,10 @@ _guard = threading.Lock()
 def register(
     card: BackboneCard,
     *,
-    hashes: Callable[[], Hashes] | None = None,
+    hashes: Callable[[Target], Hashes] | None = None,
     schedule: Schedule | None = None,
+    adapt: Callable[[BackboneCard, Path], BackboneCard] | None = None,
+    tiny: Callable[[Path], None] | None = None,
 ) -> Callable[[Loader], Loader]:
     """Put a backbone into the list under its card's id.
 
@@ -50,19 +69,20 @@ def register(
         hashes: what the loaded model's `weights_hash` and `encoder_hash` will be, found without
             torch; None loads the model to know them.
         schedule: what the loaded model's `timestep` follows; None leaves `noise_level` unanswered.
+        adapt: (card, folder) to the card of the weights in that folder, from its configuration.
+        tiny: writes a folder in the layout of the published weights, a thousand times smaller and
+            random, for tests; needed where the card has a source.
 
     Raises:
-        ValueError: there is one of this id.
+        ValueError: there is one of this id, or a source without `tiny`.
     """
 
     def decorate(loader: Loader) -> Loader:
-        if card.id in _loaders:
+        if card.id in _entries:
             raise ValueError(f"two backbones are called {card.id}")
-        _loaders[card.id] = (card, loader)
-        if hashes is not None:
-            _hashes[card.id] = hashes
-        if schedule is not None:
-            _schedules[card.id] = schedule
+        if card.source is not None and tiny is None:
+            raise ValueError(f"{card.id} needs tiny weights to be tested with")
+        _entries[card.id] = Entry(card, loader, hashes, schedule, adapt, tiny)
         return loader
 
     return decorate
@@ -78,21 +98,58 @@ def _discover() -> None:
 def cards() -> list[BackboneCard]:
     """All cards, in the order of registration."""
     _discover()
-    return [card for card, _ in _loaders.values()]
+    return [entry.card for entry in _entries.values()]
 
 
-def card(backbone: str) -> BackboneCard:
-    """The card of one backbone.
+def _entry(backbone: str) -> Entry:
+    _discover()
+    if backbone not in _entries:
+        raise BackboneError(
+            f"there is no backbone {backbone!r}; there are: {', '.join(sorted(_entries))}"
+        )
+    return _entries[backbone]
+
+
+def card(backbone: str, *, weights: Path | None = None) -> BackboneCard:
+    """The card of one backbone, or of the weights in a folder.
 
     Raises:
-        BackboneError: no backbone has this id; the message lists those that exist.
+        BackboneError: no backbone has this id (the message lists those that exist), or the folder
+            does not hold such weights.
     """
-    _discover()
-    if backbone not in _loaders:
-        raise BackboneError(
-            f"there is no backbone {backbone!r}; there are: {', '.join(sorted(_loaders))}"
-        )
-    return _loaders[backbone][0]
+    entry = _entry(backbone)
+    if weights is None or entry.adapt is None:
+        return entry.card
+    return entry.adapt(entry.card, _weights.find_weights(entry.card, weights))
+
+
+def write_tiny(backbone: str, folder: Path) -> None:
+    """Write random weights of a tiny configuration, in the layout of the published ones.
+
+    Raises:
+        BackboneError: unknown id, or the backbone has no published weights.
+    """
+    entry = _entry(backbone)
+    if entry.tiny is None:
+        raise BackboneError(f"{backbone} comes with the package: it needs no stand-in")
+    entry.tiny(folder)
+
+
+def here() -> list[BackboneCard]:
+    """Cards of the backbones that can run on this machine without fetching anything."""
+    return [card for card in cards() if _weights.is_here(card)]
+
+
+def _found(backbone: str, target: Target) -> tuple[Entry, BackboneCard, Target]:
+    """The entry, its card for the weights at hand, and the target with their folder."""
+    entry = _entry(backbone)
+    if entry.card.source is None:
+        if target.weights is not None:
+            _weights.find_weights(entry.card, target.weights)
+        return entry, entry.card, target
+    folder = _weights.find_weights(entry.card, target.weights).resolve()
+    fitting = entry.card if entry.adapt is None else entry.adapt(entry.card, folder)
+    return entry, fitting, replace(target, weights=folder)
 
 
 def noise_level(backbone: str, sigma: float) -> NoiseLevel | None:
@@ -104,9 +161,10 @@ def noise_level(backbone: str, sigma: float) -> NoiseLevel | None:
     Raises:
         BackboneError: unknown id, or sigma is outside [0, 1].
     """
-    found = card(backbone)
-    schedule = _schedules.get(backbone)
-    return None if schedule is None else schedule.at_sigma(sigma if found.uses_sigma else 0.0)
+    entry = _entry(backbone)
+    if entry.schedule is None:
+        return None
+    return entry.schedule.at_sigma(sigma if entry.card.uses_sigma else 0.0)
 
 
 def resolve_device(device: str) -> str:
@@ -149,38 +207,60 @@ def _surely_no_cuda() -> bool:
         return False
 
 
-def hashes(backbone: str) -> Hashes:
+def hashes(backbone: str, target: Target | None = None) -> Hashes:
     """The hashes of a backbone, without loading it where it has a light way to tell.
 
     Raises:
         BackboneError: unknown id, or the weights are missing.
     """
-    card(backbone)
+    entry, _, wanted = _found(backbone, target or Target())
     with _guard:
-        loaded = next((model for key, model in _loaded.items() if key[0] == backbone), None)
-    if loaded is None and backbone in _hashes:
-        return _hashes[backbone]()
-    model = loaded or load(backbone)
+        loaded = next(
+            (
+                model
+                for (name, have), model in _loaded.items()
+                if name == backbone and have.files == wanted.files
+            ),
+            None,
+        )
+    if loaded is None and entry.hashes is not None:
+        return entry.hashes(wanted)
+    model = loaded or load(backbone, target=wanted)
     return Hashes(model.weights_hash, model.encoder_hash)
 
 
-def load(backbone: str, *, device: str = "auto", dtype: str = "float32") -> Backbone:
+def load(
+    backbone: str,
+    *,
+    device: str = "auto",
+    dtype: str = "float32",
+    target: Target | None = None,
+) -> Backbone:
     """The loaded model, shared by all callers (its lock serialises them).
 
     Callers of one model wait for its first load; nobody waits for that of another.
 
+    Args:
+        backbone: registry id.
+        device: "auto", "cpu", "cuda", "cuda:1", ...
+        dtype: "float32", "bfloat16" or "float16".
+        target: everything that can be chosen, instead of device and dtype.
+
     Raises:
-        BackboneError: unknown id, or the weights are missing or broken.
+        BackboneError: unknown id, the weights are missing or broken, or do not fit into memory.
     """
-    wanted = card(backbone)
-    key = (backbone, resolve_device(device), dtype)
+    asked = target or Target(device=device, dtype=dtype)
+    entry, fitting, found = _found(backbone, replace(asked, device=resolve_device(asked.device)))
+    key = (backbone, found)
     with _guard:
         turn = _loading.setdefault(key, threading.Lock())
     with turn:
         with _guard:
             model = _loaded.get(key)
         if model is None:
-            model = _loaders[backbone][1](wanted, key[1], dtype)
+            if fitting.source is not None:
+                _memory.check_memory(fitting, found)
+            model = entry.loader(fitting, found)
             with _guard:
                 _loaded[key] = model
         return model

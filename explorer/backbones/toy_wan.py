@@ -8,6 +8,7 @@ from typing import Any
 
 from explorer.assets import assets_root
 from explorer.backbones import _files
+from explorer.backbones._options import Target
 from explorer.backbones.base import Backbone, BackboneCard, Hashes
 from explorer.backbones.registry import register
 from explorer.errors import EmergeError
@@ -21,6 +22,7 @@ TOKEN_WIDTH: int = (
     TRANSFORMER_CONFIG["num_attention_heads"] * TRANSFORMER_CONFIG["attention_head_dim"]
 )
 SCHEDULE = FlowSchedule(FLOW_SHIFT)
+TAPS = ("block", "query", "key")
 VAE_PARAMETERS = 1_838_955
 TRANSFORMER_PARAMETERS = 6_311_264
 
@@ -82,20 +84,23 @@ UNTRAINED = "" if is_trained() else " (untrained weights)"
         uses_sigma=True,
         parameters=VAE_PARAMETERS + TRANSFORMER_PARAMETERS,
         memory_bytes=700 * 2**20,
+        taps=TAPS,
         note="Stands for the video generators: trained on rendered pixels only, never on 3D.",
     ),
-    hashes=hashes,
+    hashes=lambda target: hashes(),
     schedule=SCHEDULE,
 )
-def load(card: BackboneCard, device: str, dtype: str) -> Backbone:
-    """The weights of the shipped model folder, float16 there, in `dtype` here."""
+def load(card: BackboneCard, target: Target) -> Backbone:
+    """The weights of the shipped model folder, float16 there, in the wanted dtype here."""
     from explorer.backbones import _wan, _wan_files
 
     folder, found = model_folder(), hashes()
     return _wan.WanBackbone(
         card,
-        _wan_files.load_vae(folder / "vae", device=device),
-        _wan_files.load_transformer(folder / "transformer", device=device, dtype=dtype),
+        _wan_files.load_vae(folder / "vae", device=target.device),
+        _wan_files.load_transformer(
+            folder / "transformer", device=target.device, dtype=target.dtype
+        ),
         weights_hash=found.weights,
         encoder_hash=found.encoder,
         trained=is_trained(),

@@ -1,7 +1,7 @@
 """Transformer blocks shared by the probe, the camera head and the feed-forward 3D experts.
 
 Pre-LayerNorm, biased qkv, optional LayerNorm of queries and keys per head before the rotary
-positions, LayerScale after both branches, exact (erf) GELU.
+positions, LayerScale (optional) after both branches, exact (erf) GELU.
 """
 
 from __future__ import annotations
@@ -42,14 +42,45 @@ class Mlp(nn.Module):
         return hidden
 
 
+class ScaledProduct(nn.Module):
+    """softmax(factor * q k^T / sqrt(head_dim)) v: a module, so that hooks can read q, k and v.
+
+    A forward pre-hook receives (q, k, v), each (B, heads, N, head_dim), as the product uses them:
+    after the norm per head and the rotation, where a network has those.
+    """
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(
+        self,
+        q: Float[torch.Tensor, "B A N E"],
+        k: Float[torch.Tensor, "B A N E"],
+        v: Float[torch.Tensor, "B A N E"],
+    ) -> Float[torch.Tensor, "B A N E"]:
+        """(B, heads, N, head_dim) mixed values."""
+        scale = None if self.factor == 1 else self.factor / q.shape[-1] ** 0.5
+        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention over a sequence.
+
+    Args:
+        dim: width of a token.
+        heads: attention heads.
+        qk_norm: LayerNorm of queries and keys over the head's channels.
+        eps: of those norms.
+        factor: multiplies the scale 1 / sqrt(head_dim) of the products.
 
     Raises:
         ValueError: `heads` does not divide `dim`.
     """
 
-    def __init__(self, dim: int, heads: int, *, qk_norm: bool, eps: float = 1e-5) -> None:
+    def __init__(
+        self, dim: int, heads: int, *, qk_norm: bool, eps: float = 1e-5, factor: float = 1.0
+    ) -> None:
         super().__init__()
         if dim % heads:
             raise ValueError(f"{heads} heads do not divide width {dim}")
@@ -58,6 +89,7 @@ class Attention(nn.Module):
         head_dim = dim // heads
         self.q_norm = nn.LayerNorm(head_dim, eps=eps) if qk_norm else nn.Identity()
         self.k_norm = nn.LayerNorm(head_dim, eps=eps) if qk_norm else nn.Identity()
+        self.product = ScaledProduct(factor)
         self.proj = nn.Linear(dim, dim)
 
     def forward(
@@ -71,7 +103,7 @@ class Attention(nn.Module):
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
         # norms and rotation may have promoted q and k; attention wants one dtype
-        mixed = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
+        mixed = self.product(q.to(v.dtype), k.to(v.dtype), v)
         out: torch.Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, count, dim))
         return out
 
@@ -84,8 +116,9 @@ class Block(nn.Module):
         heads: attention heads.
         mlp_ratio: hidden width of the MLP over `dim`.
         qk_norm: LayerNorm of queries and keys over the head's channels.
-        layer_scale: initial LayerScale.
+        layer_scale: initial LayerScale; None builds none.
         eps: of the two LayerNorms; those of queries and keys always have 1e-5.
+        factor: multiplies the scale of the attention products.
     """
 
     def __init__(
@@ -95,16 +128,21 @@ class Block(nn.Module):
         *,
         mlp_ratio: float = 4.0,
         qk_norm: bool = False,
-        layer_scale: float = 0.01,
+        layer_scale: float | None = 0.01,
         eps: float = 1e-5,
+        factor: float = 1.0,
     ) -> None:
         super().__init__()
+
+        def scale() -> nn.Module:
+            return nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
+
         self.norm1 = nn.LayerNorm(dim, eps=eps)
-        self.attn = Attention(dim, heads, qk_norm=qk_norm)
-        self.ls1 = LayerScale(dim, layer_scale)
+        self.attn = Attention(dim, heads, qk_norm=qk_norm, factor=factor)
+        self.ls1 = scale()
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
-        self.ls2 = LayerScale(dim, layer_scale)
+        self.ls2 = scale()
 
     def forward(
         self, x: Float[torch.Tensor, "B N D"], rotation: Rotation | None = None

@@ -2,7 +2,8 @@
 
 The first half of a head's channels is rotated by the token's row, the second half by its column;
 inside each half, channel i is paired with channel i + half/2 (rotate-half). Base 100, grid
-positions start at 1, and special tokens sit at position 0, where the rotation is the identity.
+positions start at 1, and special tokens sit at position 0, where the rotation is the identity;
+networks without special tokens count their grid from 0.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def grid_rotation(
     *,
     special: int = 0,
     base: float = 100.0,
+    start: int = 1,
     device: torch.device | None = None,
 ) -> Rotation:
     """The rotation of `special` unrotated tokens followed by a row-major grid.
@@ -45,6 +47,7 @@ def grid_rotation(
         head_dim: channels of one attention head; a multiple of 4.
         special: tokens in front of the grid, at position 0.
         base: of the geometric series of frequencies.
+        start: position of the first row and of the first column.
         device: where the tables live; they are float32.
 
     Raises:
@@ -55,8 +58,9 @@ def grid_rotation(
     rows, columns = grid
     quarter = head_dim // 4
     frequency = base ** (-torch.arange(quarter, device=device, dtype=torch.float32) / quarter)
-    row = torch.arange(1, rows + 1, device=device, dtype=torch.float32).repeat_interleave(columns)
-    column = torch.arange(1, columns + 1, device=device, dtype=torch.float32).repeat(rows)
+    row = torch.arange(rows, device=device, dtype=torch.float32) + start
+    column = torch.arange(columns, device=device, dtype=torch.float32) + start
+    row, column = row.repeat_interleave(columns), column.repeat(rows)
     by_row, by_column = row[:, None] * frequency, column[:, None] * frequency
     angle = torch.cat([by_row, by_row, by_column, by_column], dim=1)
     angle = torch.cat([angle.new_zeros(special, head_dim), angle], dim=0)

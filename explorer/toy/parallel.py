@@ -43,6 +43,12 @@ def leave(worker: Worker) -> None:
         dist.destroy_process_group()
 
 
+def wait(worker: Worker) -> None:
+    """Go on only once every peer is here."""
+    if worker.count > 1:
+        dist.barrier()
+
+
 def average_gradients(parameters: Iterable[Tensor], worker: Worker) -> None:
     """Replace every gradient by its mean over the peers, in one message."""
     if worker.count == 1:

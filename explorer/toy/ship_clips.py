@@ -3,7 +3,8 @@
     python -m explorer.toy.ship_clips --out assets/clips
 
 Every clip is 17 frames of 144x256, rendered from a seed of the split "shipped" and named after its
-place and its camera's motion. `index.json` maps the sha256 of each video to its geometry file.
+place and its camera's motion. `index.json` maps the sha256 of each video to its geometry file, and
+"world" to the version of the world that they were rendered by, as does each geometry file.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from explorer._typing import UInt8
 from explorer._video import save_mp4
 from explorer.data.geometry import save_geometry
 from explorer.data.world.render import Rendered, render
-from explorer.data.world.scene import WorldSpec, sample_scenes
+from explorer.data.world.scene import sample_scenes
+from explorer.data.world.spec import WORLD_VERSION, WorldSpec
 from explorer.data.world.splits import split_seeds
 from explorer.toy.config import HEIGHT, WIDTH
 
@@ -86,6 +88,15 @@ def render_shipped(
     )
 
 
+def world_version(attributes: dict[str, Any]) -> int:
+    """The version of the world that rendered a clip.
+
+    Args:
+        attributes: `Geometry.attributes` of a file that `ship` wrote; the first did not say.
+    """
+    return int(attributes.get("world", 1))
+
+
 def raw_frames(
     attributes: dict[str, Any], *, frames: int | None = None
 ) -> UInt8[np.ndarray, "T H W 3"]:
@@ -94,7 +105,16 @@ def raw_frames(
     Args:
         attributes: `Geometry.attributes` of a file that `ship` wrote.
         frames: how many from the start, default all.
+
+    Raises:
+        ValueError: another version of the world rendered it, so its seed means another scene now.
     """
+    version = world_version(attributes)
+    if version != WORLD_VERSION:
+        raise ValueError(
+            f"version {version} of the world rendered this clip and this is {WORLD_VERSION}: "
+            "its seed means another scene now"
+        )
     height, width = attributes["size"]
     rendered = render_shipped(
         attributes["seed"],
@@ -136,6 +156,7 @@ def ship(
         intrinsics=np.repeat(rendered.intrinsics.cpu().numpy(), frames, axis=0),
         attributes={
             "seed": seed,
+            "world": WORLD_VERSION,
             "split": "shipped",
             "place": place,
             "motion": motion,
@@ -152,7 +173,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the clips")
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
-    index = {ship(out, name, position): f"{name}.safetensors" for name, position in CLIPS.items()}
+    index: dict[str, str | int] = {
+        ship(out, name, position): f"{name}.safetensors" for name, position in CLIPS.items()
+    }
+    index["world"] = WORLD_VERSION
     replace_file(out / "index.json", (json.dumps(index, indent=1) + "\n").encode())
 
 

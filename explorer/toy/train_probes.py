@@ -31,7 +31,7 @@ from explorer.toy.config import FRAMES, HEIGHT, TRANSFORMER_CONFIG, WIDTH
 from explorer.toy.graphs import graphed
 from explorer.toy.latents import load_vae
 from explorer.toy.pool import Renderer
-from explorer.toy.probe_pool import Pool, Sources, make_pool
+from explorer.toy.probe_pool import GRID, MAPS, Pool, Sources, make_pool
 from explorer.toy.schedule import Clock, Every
 from explorer.toy.shards import load_checkpoint, load_shards, save_shards
 
@@ -39,23 +39,44 @@ RANDOM_SEED = 0
 METRICS = ("total", "points", "depth", "camera")
 
 
-def losses_of(probe: Probe, features: Tensor, targets: Targets, *, autocast: bool) -> Tensor:
-    """(total, points, depth, camera) of a batch."""
-    with torch.autocast(
-        features.device.type, dtype=torch.bfloat16, enabled=autocast, cache_enabled=False
-    ):
-        output = probe(features)
+def mixed(device: str, *, enabled: bool) -> torch.autocast:
+    """bfloat16 where it is safe; without the cache, which a CUDA graph must not record."""
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=enabled, cache_enabled=False)
+
+
+def losses_of_tokens(probe: Probe, tokens: Tensor, targets: Targets, *, autocast: bool) -> Tensor:
+    """(total, points, depth, camera) of a batch of projected features (B, S, h*w, dim).
+
+    It reads nothing that depends on the width of the features, so what is compiled for one probe
+    serves all.
+    """
+    with mixed(tokens.device.type, enabled=autocast):
+        output = probe.geometry(probe.backbone.alternate(tokens, GRID), GRID, MAPS)
     losses = probe_loss(output, targets)
     return torch.stack([losses[name] for name in METRICS])
 
 
+def losses_of(
+    probe: Probe,
+    features: Tensor,
+    targets: Targets,
+    *,
+    autocast: bool,
+    rest: Callable[..., Tensor] = losses_of_tokens,
+) -> Tensor:
+    """(total, points, depth, camera) of a batch of features (B, S, h, w, C)."""
+    with mixed(features.device.type, enabled=autocast):
+        tokens = probe.backbone.input_proj(features.flatten(2, 3))
+    return rest(probe, tokens, targets, autocast=autocast)
+
+
 def training_step(
-    probe: Probe, objective: Callable[..., Tensor], *, autocast: bool
+    probe: Probe, rest: Callable[..., Tensor], *, autocast: bool
 ) -> Callable[..., Tensor]:
     """Forward and backward of one probe as a function of features and the targets' tensors."""
 
     def step(features: Tensor, *targets: Tensor) -> Tensor:
-        losses = objective(probe, features, Targets(*targets), autocast=autocast)
+        losses = losses_of(probe, features, Targets(*targets), autocast=autocast, rest=rest)
         losses[0].backward()
         return losses.detach()
 
@@ -190,12 +211,14 @@ def main() -> None:
     read = graphed(sources, [latents, frames, noise], enabled=graph)
     features = read(latents, frames, noise)
     steps, optimizers = {}, {}
-    # One function for all probes: the second of a shape reuses what was compiled for the first.
-    objective = torch.compile(losses_of, dynamic=False) if arguments.compile else losses_of
+    # One function for all probes: the second reuses what was compiled for the first.
+    rest: Callable[..., Tensor] = losses_of_tokens
+    if arguments.compile:
+        rest = torch.compile(rest, dynamic=False)
     for name, probe in probes.items():
         parameters: list[nn.Parameter] = list(probe.parameters())
         steps[name] = graphed(
-            training_step(probe, objective, autocast=on_gpu),
+            training_step(probe, rest, autocast=on_gpu),
             [features[name], *targets],
             parameters,
             enabled=graph,
@@ -203,7 +226,9 @@ def main() -> None:
         optimizers[name] = torch.optim.AdamW(
             parameters, lr=arguments.rate, betas=(0.9, 0.95), weight_decay=0.02, fused=on_gpu
         )
-    left = max(arguments.seconds - (time.monotonic() - began) - 15.0, 5.0)
+    parallel.wait(worker)  # the slowest to compile must not eat the others' training time
+    reserve = min(45.0, 0.2 * arguments.seconds)  # for the validation
+    left = max(arguments.seconds - (time.monotonic() - began) - reserve, 5.0)
     clock = Clock(left, peak=arguments.rate, floor=1e-5, warmup=100, worker=worker)
     history: list[dict[str, Any]] = [*earlier["history"]]
 
@@ -269,6 +294,7 @@ def main() -> None:
         if save.due():
             store({})
 
+    store({})
     results = validate(probes, sources, held_out, batch=arguments.batch, autocast=on_gpu)
     store(results)
     for name, metrics in results.items():

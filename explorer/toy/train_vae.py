@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
-from torch import Tensor, nn
+from torch import Tensor
 
 from explorer.data.world.splits import split_seeds
 from explorer.toy import parallel, whole
@@ -63,9 +63,7 @@ def edge_loss(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
     return 0.5 * ((across.abs() * weights).mean() + (down.abs() * weights).mean())
 
 
-def losses_of(
-    vae: nn.Module, clip: Tensor, noise: Tensor, weights: Tensor, *, autocast: bool
-) -> Tensor:
+def losses_of(vae: Any, clip: Tensor, noise: Tensor, weights: Tensor, *, autocast: bool) -> Tensor:
     """(total, L1, gradients, squares, KL) of clips (B, 3, T, H, W); the VAE within `whole_clips`.
 
     `noise` has the shape of the clips' latents; `weights` come from `slot_weights`.

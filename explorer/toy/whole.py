@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def _in_space(resample: Any, x: Tensor) -> Tensor:
@@ -60,14 +60,14 @@ def whole_clips(vae: AutoencoderKLWan) -> Iterator[None]:
             del module.forward
 
 
-def encode(vae: nn.Module, clip: Tensor) -> tuple[Tensor, Tensor]:
+def encode(vae: Any, clip: Tensor) -> tuple[Tensor, Tensor]:
     """(mean, log variance), each (B, C, S, h, w), of a clip (B, 3, 1 + 4 (S - 1), H, W)."""
     moments: Tensor = vae.quant_conv(vae.encoder(clip))
     mean, log_variance = moments.chunk(2, dim=1)
     return mean, log_variance.clamp(-30.0, 20.0)
 
 
-def decode(vae: nn.Module, latents: Tensor) -> Tensor:
+def decode(vae: Any, latents: Tensor) -> Tensor:
     """The clip of latents, not clamped to [-1, 1]: a clamp has no gradient where it acts."""
     clip: Tensor = vae.decoder(vae.post_quant_conv(latents))
     return clip

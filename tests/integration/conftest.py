@@ -179,7 +179,8 @@ def tiny(tmp_path: Path, make_video: Callable[..., Path], monkeypatch: pytest.Mo
 
     registry.cards()  # let the shipped ones register first
     backbone = TinyBackbone(CARD)
-    monkeypatch.setitem(registry._loaders, "tiny", (CARD, lambda card, device, dtype: backbone))
+    entry = registry.Entry(CARD, lambda card, target: backbone, None, None, None, None)
+    monkeypatch.setitem(registry._entries, "tiny", entry)
     monkeypatch.setattr(registry, "_loaded", {})
     assets = tmp_path / "assets"
     _write_probes(assets / "probes")

@@ -237,7 +237,7 @@ def test_the_readmes_own_backbone_runs_and_prints_what_the_readme_shows(
 ) -> None:
     (code,) = (block.text for block in blocks(README) if block.language == "python")
     registry.cards()
-    for name in ("_loaders", "_hashes", "_schedules", "_loaded"):
+    for name in ("_entries", "_loaded"):
         monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
     module = type(sys)("gradients")
     exec(compile(code, "README.md", "exec"), vars(module))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,10 @@ def test_a_look_at_a_cached_cell_needs_no_model_and_no_torch(
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr(registry, "load", refuse)
-    monkeypatch.setitem(registry._hashes, "tiny", lambda: Hashes("tiny-1", "tiny-encoder-1"))
+    known = replace(
+        registry._entries["tiny"], hashes=lambda target: Hashes("tiny-1", "tiny-encoder-1")
+    )
+    monkeypatch.setitem(registry._entries, "tiny", known)
     monkeypatch.setattr(registry, "_loaded", {})
     monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails from here on
     found = summary(tiny)

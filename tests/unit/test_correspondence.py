@@ -331,7 +331,8 @@ def test_occlusion_agrees_with_tracing_the_rays_of_a_rendered_scene():
     from explorer.camera import project
     from explorer.data.world.render import render
     from explorer.data.world.scene import sample_scenes
-    from explorer.data.world.tracing import intersect, scene_tensors
+    from explorer.data.world.tensors import scene_tensors
+    from explorer.data.world.tracing import intersect
 
     scenes = sample_scenes([1])
     images = render(scenes, height=72, width=128, supersample=1, frames=[0, 7])
@@ -352,9 +353,11 @@ def test_occlusion_agrees_with_tracing_the_rays_of_a_rendered_scene():
     spread = np.broadcast_to(cameras.centers[1], rays.shape)
 
     def triple(values):
-        return tuple(torch.from_numpy(values[:, axis].copy()).float()[None] for axis in range(3))
+        return tuple(
+            torch.from_numpy(values[:, axis].copy()).float()[None, None] for axis in range(3)
+        )
 
-    hit, _ = intersect(scene_tensors(scenes, "cpu"), triple(spread), triple(rays))
+    hit, _ = intersect(scene_tensors(scenes, "cpu", frames=[7]), triple(spread), triple(rays))
     hidden = z > 1.01 * hit.numpy().reshape(-1)
     in_view = status[0] <= 1
     assert in_view.sum() > 1000

@@ -1,11 +1,12 @@
-"""Camera motion: orbits, dollies and pans, each with real parallax."""
+"""Camera motion: orbits, dollies and pans, each with real parallax, some held in a hand."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from explorer._typing import Bool, Float, Int
+from explorer._typing import Bool, Float
 from explorer.data.world.draws import Draws
+from explorer.data.world.handheld import LARGEST_SHIFT, sample_shake
 
 _CANDIDATES = 5
 _CLEARANCE = 0.3  # to walls and to objects' bounding spheres
@@ -30,35 +31,51 @@ def camera_paths(
     room: Bool[np.ndarray, " B"],
     room_min: Float[np.ndarray, "B 3"],
     room_max: Float[np.ndarray, "B 3"],
-    center: Float[np.ndarray, "B N 3"],
-    half: Float[np.ndarray, "B N 3"],
-    kind: Int[np.ndarray, "B N"],
+    center: Float[np.ndarray, "B K N 3"],
+    bound: Float[np.ndarray, "B K N"],
     object_reach: float,
+    *,
+    shake: float,
 ) -> Float[np.ndarray, "B T 3 4"]:
     """(B, T, 3, 4) cam_from_world of smooth paths that keep clear of walls and objects.
 
     Several candidates are drawn for each scene and the first free one is taken; the last candidate
     is an orbit around all objects, which is always free.
+
+    Args:
+        draws: of B scenes.
+        frames: T.
+        room: (B,) whether there are walls.
+        room_min: (B, 3) corner of the room.
+        room_max: (B, 3) corner of the room.
+        center: (B, K, N, 3) of the objects; K is T, or 1 where nothing moves.
+        bound: (B, K, N) radii of spheres around them, negative where there is none.
+        object_reach: radius of the ground on which objects stand.
+        shake: fraction of cameras held in a hand.
     """
+    turn, shift = sample_shake(draws, frames, shake)
     margin = np.where(room, np.minimum(room_max[:, 0], room_max[:, 2]) - _CLEARANCE, 6.0)
     ceiling = np.where(room, room_min[:, 1] + _CLEARANCE, -4.0)
-    bound = np.linalg.norm(half, axis=2)
     rows = np.arange(draws.count)
     positions, directions, free = [], [], []
     for index in range(_CANDIDATES):
         last = index == _CANDIDATES - 1
-        position, direction = _candidate(draws, frames, margin, object_reach, orbit_only=last)
-        position[:, :, 1] = np.maximum(position[:, :, 1], ceiling[:, None])
-        gap = np.linalg.norm(position[:, :, None] - center[:, None], axis=3)
-        clear = ((gap > bound[:, None] + _CLEARANCE) | (kind[:, None] == 0)).all(axis=(1, 2))
+        position, direction = _candidate(
+            draws, frames, margin - LARGEST_SHIFT, object_reach + LARGEST_SHIFT, orbit_only=last
+        )
+        position = position + shift
+        position[:, :, 1] = np.clip(position[:, :, 1], ceiling[:, None], -_CLEARANCE)
+        away = position[:, :, None] - center
+        clear = (np.einsum("btni,btni->btn", away, away) > (bound + _CLEARANCE) ** 2) | (bound < 0)
         inside = (np.abs(position[:, :, [0, 2]]) < (margin + 1e-6)[:, None, None]).all(axis=(1, 2))
         positions.append(position)
         directions.append(direction)
-        free.append(clear & inside)
+        free.append(clear.all(axis=(1, 2)) & inside)
     choice = np.where(np.any(free, axis=0), np.argmax(free, axis=0), _CANDIDATES - 1)
-    return look_at(
+    steady = look_at(
         np.stack(positions, axis=1)[rows, choice], np.stack(directions, axis=1)[rows, choice]
     )
+    return turn @ steady
 
 
 def _candidate(

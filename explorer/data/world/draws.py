@@ -8,7 +8,7 @@ import numpy as np
 
 from explorer._typing import Float
 
-_BLOCK = 1024  # uniforms in a scene; more than any scene takes
+_BLOCK = 1536  # uniforms in a scene; more than any scene takes
 
 
 class Draws:

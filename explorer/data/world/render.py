@@ -10,16 +10,11 @@ import torch
 from torch import Tensor
 
 from explorer._typing import Float, UInt8
-from explorer.data.world.scene import MAX_OBJECTS, Scenes
+from explorer.data.world.primitives import Triple
+from explorer.data.world.scene import Scenes
 from explorer.data.world.shading import Paint, light_up, paint_hits
-from explorer.data.world.tracing import (
-    Triple,
-    intersect,
-    object_depth,
-    object_of,
-    rays,
-    scene_tensors,
-)
+from explorer.data.world.tensors import SceneTensors, scene_tensors
+from explorer.data.world.tracing import enclosure, intersect, nearest, rays, shadowed
 
 
 @dataclass(frozen=True)
@@ -43,19 +38,30 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Kernels:
-    """The arithmetic of the tracer; `compiled()` fuses each part into a few GPU kernels."""
+    """The arithmetic of the tracer; `compiled()` fuses each part into a few GPU kernels.
 
-    object_depth: Callable[..., Tensor] = object_depth
+    Attributes:
+        enclosure, nearest, shadowed, paint, light_up: see `tracing.py` and `shading.py`.
+        uniform: whether all groups of objects must look alike, see `scene_tensors`.
+    """
+
+    enclosure: Callable[..., tuple[Tensor, Tensor]] = enclosure
+    nearest: Callable[..., tuple[Tensor, Tensor]] = nearest
+    shadowed: Callable[..., Tensor] = shadowed
     paint: Callable[..., Paint] = paint_hits
     light_up: Callable[..., Tensor] = light_up
+    uniform: bool = False
 
     @classmethod
     def compiled(cls) -> Kernels:
-        """Compiled for any shape; three small parts compile faster than one large one."""
+        """Compiled for any shape; small parts compile faster than one large one."""
         return cls(
-            torch.compile(object_depth, dynamic=True),
+            torch.compile(enclosure, dynamic=True),
+            torch.compile(nearest, dynamic=True),
+            torch.compile(shadowed, dynamic=True),
             torch.compile(paint_hits, dynamic=True),
             torch.compile(light_up, dynamic=True),
+            uniform=True,
         )
 
 
@@ -63,22 +69,25 @@ EAGER = Kernels()
 
 
 def shade(
-    scene: dict[str, Tensor], origin: Triple, ray: Triple, kernels: Kernels = EAGER
-) -> Float[Tensor, "3 B R"]:
+    scene: SceneTensors, origin: Triple, ray: Triple, pixel: Tensor, kernels: Kernels = EAGER
+) -> Float[Tensor, "3 B T R"]:
     """Colours in [0, 1] of rays: texture times light with hard shadows, or the sky.
 
     Args:
         scene: `scene_tensors`.
-        origin: x, y and z of the rays' origins, (B, R) each; world frame.
-        ray: x, y and z of their directions, (B, R) each.
+        origin: x, y and z of the rays' origins, (B, T, R or 1) each; world frame.
+        ray: x, y and z of their directions, (B, T, R) each.
+        pixel: (B, 1, 1) width at z-depth 1 of what one ray stands for; textures show nothing finer.
         kernels: compiled versions of the arithmetic.
     """
-    depth, surface = intersect(scene, origin, ray, kernel=kernels.object_depth)
-    paint = kernels.paint(scene, origin, ray, depth, surface)
+    depth, surface = intersect(scene, origin, ray, kernels=kernels)
+    paint = kernels.paint(
+        scene.table, scene.surfaces, scene.texture, scene.light, scene.ambient, scene.sky, pixel,
+        origin, ray, depth, surface, primitives=scene.primitives, textures=scene.textures,
+    )  # fmt: skip
     blocked = torch.zeros_like(surface, dtype=torch.bool)
-    for index in range(MAX_OBJECTS):
-        t = kernels.object_depth(*object_of(scene, index), paint.lifted, paint.light)
-        blocked = blocked | (t < 1.0)
+    for group in scene.groups:
+        blocked = kernels.shadowed(blocked, group, paint.lifted, paint.light)
     lit: Tensor = kernels.light_up(paint, surface > 0, blocked)
     return lit
 
@@ -106,30 +115,59 @@ def render(
         kernels: `Kernels.compiled()` is faster where many scenes are rendered.
         images: whether to make pictures; without them `images` has no frames.
     """
-    tensors = scene_tensors(scenes, device)
-    poses = scenes.cam_from_world if frames is None else scenes.cam_from_world[:, frames]
-    cam_from_world = torch.from_numpy(np.ascontiguousarray(poses)).to(device)
+    everything = list(range(scenes.cam_from_world.shape[1]))
+    wanted = everything if frames is None else [everything[frame] for frame in frames]
+    # One frame at a time keeps the rays of a frame in a processor's cache.
+    parts = [[frame] for frame in wanted] if device == "cpu" else [wanted]
+    size = (height, width)
+    with torch.inference_mode():
+        found = [
+            _render_frames(scenes, part, size, supersample if images else 0, device, kernels)
+            for part in parts
+        ]
+    pictures, depth, surface = (torch.cat(each, dim=1) for each in zip(*found, strict=True))
+    poses = np.ascontiguousarray(scenes.cam_from_world[:, wanted])
+    return Rendered(
+        images=pictures,
+        depth=depth,
+        surface=surface,
+        cam_from_world=torch.from_numpy(poses).to(device),
+        intrinsics=torch.from_numpy(scenes.intrinsics(height, width)).to(device),
+    )
+
+
+def _render_frames(
+    scenes: Scenes,
+    frames: list[int],
+    size: tuple[int, int],
+    supersample: int,
+    device: str,
+    kernels: Kernels,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(images, depth, surface) of some frames."""
+    height, width = size
+    scene = scene_tensors(scenes, device, frames=frames, uniform=kernels.uniform)
+    poses = np.ascontiguousarray(scenes.cam_from_world[:, frames])
+    cam_from_world = torch.from_numpy(poses).to(device)
     intrinsics = torch.from_numpy(scenes.intrinsics(height, width)).to(device)
     batch, count = cam_from_world.shape[:2]
+    drawn = count if supersample else 0
+    total = torch.zeros(3, batch, drawn, height * width, device=device)
+    for sample in range(supersample**2):
+        offset = (
+            (sample % supersample + 0.5) / supersample,
+            (sample // supersample + 0.5) / supersample,
+        )
+        origin, ray = rays(cam_from_world, intrinsics, height, width, offset=offset)
+        pixel = scene.spread * (1.0 / (width * supersample))
+        total = total + shade(scene, origin, ray, pixel, kernels)
+    mean = (total / max(supersample**2, 1) * 255.0 + 0.5).to(torch.uint8).permute(1, 2, 3, 0)
+    origin, ray = rays(cam_from_world, intrinsics, height, width)
+    depth, surface = intersect(scene, origin, ray, kernels=kernels)
+    depth = torch.where(surface > 0, depth, torch.zeros_like(depth))
     shape = (batch, count, height, width)
-    with torch.inference_mode():
-        total = torch.zeros(3, batch, count * height * width if images else 0, device=device)
-        for sample in range(supersample**2 if images else 0):
-            offset = (
-                (sample % supersample + 0.5) / supersample,
-                (sample // supersample + 0.5) / supersample,
-            )
-            origin, ray = rays(cam_from_world, intrinsics, height, width, offset=offset)
-            total = total + shade(tensors, origin, ray, kernels)
-        mean = (total / supersample**2 * 255.0 + 0.5).to(torch.uint8).permute(1, 2, 0)
-        pictures = mean.reshape(batch, count if images else 0, height, width, 3)
-        origin, ray = rays(cam_from_world, intrinsics, height, width)
-        depth, surface = intersect(tensors, origin, ray, kernel=kernels.object_depth)
-        depth = torch.where(surface > 0, depth, torch.zeros_like(depth))
-    return Rendered(
-        images=pictures.contiguous(),
-        depth=depth.reshape(shape),
-        surface=surface.to(torch.uint8).reshape(shape),
-        cam_from_world=cam_from_world,
-        intrinsics=intrinsics,
+    return (
+        mean.reshape(batch, drawn, height, width, 3).contiguous(),
+        depth.reshape(shape),
+        surface.to(torch.uint8).reshape(shape),
     )

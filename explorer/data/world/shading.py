@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from explorer._typing import Float
-from explorer.data.world import textures
-from explorer.data.world.scene import BOX, FIRST_OBJECT, TEXTURE_PARAMS
-from explorer.data.world.tracing import Triple
+from explorer.data.world.noise import value_noise
+from explorer.data.world.primitives import Triple, unit_normal
+from explorer.data.world.textures import TEXTURE_PARAMS, albedo
 
 _SHADOW_BIAS = 2e-3
+_GRAZING = 0.12  # pixels do not stretch further along a surface than by 1 over this
 
 
 class Paint(NamedTuple):
-    """What is known of the hit points before shadows; triples and singles of (B, R) tensors.
+    """What is known of the hit points before shadows; triples and singles of (B, T, R) tensors.
 
     Attributes:
         colour: albedo times ambient light, three channels.
@@ -34,35 +35,83 @@ class Paint(NamedTuple):
 
 
 def paint_hits(
-    scene: dict[str, Tensor], origin: Triple, ray: Triple, depth: Tensor, surface: Tensor
+    table: Tensor,
+    surfaces: Tensor,
+    texture: Tensor,
+    light: Tensor,
+    ambient: Tensor,
+    sky: Tensor,
+    pixel: Tensor,
+    origin: Triple,
+    ray: Triple,
+    depth: Tensor,
+    surface: Tensor,
+    *,
+    primitives: tuple[str, ...],
+    textures: tuple[str, ...],
 ) -> Paint:
-    """Textures and light directions at the hit points."""
-    t = torch.where(surface > 0, depth, torch.zeros_like(depth))
-    x, y, z = (origin[axis] + t * ray[axis] for axis in range(3))
-    local, normal = _local_frame(scene, surface, (x, y, z))
-    u, v = _surface_coordinates(local[0], local[1])
-    parameters = [
-        torch.gather(scene["texture"][:, :, number], 1, surface) for number in range(TEXTURE_PARAMS)
-    ]
-    albedo = textures.albedo(u, v, parameters)
-    lx, ly, lz = (scene["light"][:, a : a + 1] - point for a, point in enumerate((x, y, z)))
-    distance = torch.sqrt(lx**2 + ly**2 + lz**2)
-    facing = (normal[0] * lx + normal[1] * ly + normal[2] * lz) / distance
-    ambient = scene["ambient"][:, None]
+    """Textures and light directions at the hit points.
+
+    Args:
+        table: of `noise.lattice`.
+        surfaces: of `SceneTensors`, like the next four.
+        texture: parameters of each surface's texture.
+        light: position of the light.
+        ambient: share of light without direction.
+        sky: its colours.
+        pixel: (B, 1, 1) width of a pixel at z-depth 1.
+        origin: of the rays, (B, T, R or 1) each.
+        ray: their directions, (B, T, R) each.
+        depth: (B, T, R) where they hit.
+        surface: (B, T, R) int32 ids of what they hit.
+        primitives: names of those that occur; others are not computed.
+        textures: names of those that occur; others are not computed.
+    """
+    hit = surface > 0
+    index = surface.to(torch.int64)
+    t = torch.where(hit, depth, torch.zeros_like(depth))
+    point = (origin[0] + t * ray[0], origin[1] + t * ray[1], origin[2] + t * ray[2])
+
+    def pick(table: Tensor, row: int) -> Tensor:
+        return torch.gather(table[row], 2, index)
+
+    kind = pick(surfaces, 0)
+    half = [pick(surfaces, 1 + axis) for axis in range(3)]
+    rows = [[pick(surfaces, 4 + 4 * i + j) for j in range(4)] for i in range(3)]
+    unit = [r[0] * point[0] + r[1] * point[1] + r[2] * point[2] + r[3] for r in rows]
+    ours = unit_normal(kind, (unit[0], unit[1], unit[2]), primitives)
+    planes = _plane_normal(surface)
+    is_plane = kind == 0
+    ux, uy, uz = (torch.where(is_plane, planes[axis], ours[axis]) for axis in range(3))
+    # A gradient turns with the transposed inverse of what turns the points.
+    nx, ny, nz = (rows[0][a] * ux + rows[1][a] * uy + rows[2][a] * uz for a in range(3))
+    longer = torch.rsqrt(nx * nx + ny * ny + nz * nz + 1e-12)
+    nx, ny, nz = nx * longer, ny * longer, nz * longer
+
+    local = (unit[0] * half[0], unit[1] * half[1], unit[2] * half[2])
+    u, v = _surface_coordinates(local, (ux / half[0], uy / half[1], uz / half[2]))
+    length = torch.sqrt(ray[0] * ray[0] + ray[1] * ray[1] + ray[2] * ray[2])
+    cosine = torch.abs(nx * ray[0] + ny * ray[1] + nz * ray[2]) / length
+    footprint = pixel * t / torch.clamp(cosine, min=_GRAZING)
+    parameters = [pick(texture, row) for row in range(TEXTURE_PARAMS)]
+    colour = albedo(table, u, v, footprint, parameters, names=textures)
+
+    lx, ly, lz = light[0] - point[0], light[1] - point[1], light[2] - point[2]
+    facing = (nx * lx + ny * ly + nz * lz) * torch.rsqrt(lx * lx + ly * ly + lz * lz)
     # A little fill light from above keeps shadowed faces apart.
-    indirect = ambient * (0.85 - 0.15 * normal[1])
-    direct = (1.05 - ambient) * torch.clamp(facing, min=0.0)
+    indirect = ambient * (0.9 - 0.15 * ny)
+    direct = (1.2 - ambient) * torch.clamp(facing, min=0.0)
     lift = _SHADOW_BIAS
     return Paint(
-        colour=(albedo[0] * indirect, albedo[1] * indirect, albedo[2] * indirect),
-        direct=(albedo[0] * direct, albedo[1] * direct, albedo[2] * direct),
-        sky=_sky(scene, ray),
-        lifted=(x + lift * normal[0], y + lift * normal[1], z + lift * normal[2]),
+        colour=(colour[0] * indirect, colour[1] * indirect, colour[2] * indirect),
+        direct=(colour[0] * direct, colour[1] * direct, colour[2] * direct),
+        sky=_sky(table, sky, ray, length),
+        lifted=(point[0] + lift * nx, point[1] + lift * ny, point[2] + lift * nz),
         light=(lx, ly, lz),
     )
 
 
-def light_up(paint: Paint, hit: Tensor, blocked: Tensor) -> Float[Tensor, "3 B R"]:
+def light_up(paint: Paint, hit: Tensor, blocked: Tensor) -> Float[Tensor, "3 B T R"]:
     """Colours in [0, 1] once it is known which points the light reaches."""
     lit = (~blocked).to(paint.sky[0].dtype)
     channels = [
@@ -71,53 +120,13 @@ def light_up(paint: Paint, hit: Tensor, blocked: Tensor) -> Float[Tensor, "3 B R
     return torch.stack(channels).clamp(0.0, 1.0)
 
 
-def _local_frame(
-    scene: dict[str, Tensor], surface: Tensor, point: Triple
-) -> tuple[tuple[Triple, Triple], Triple]:
-    """((coordinates, normal) in the surface's own frame, normal in the world)."""
-    x, y, z = point
-    index = torch.clamp(surface - FIRST_OBJECT, min=0)
-    is_object = surface >= FIRST_OBJECT
-
-    def pick(name: str, axis: int | None = None) -> Tensor:
-        values = scene[name] if axis is None else scene[name][:, :, axis]
-        return torch.gather(values, 1, index)
-
-    px, py, pz = x - pick("center", 0), y - pick("center", 1), z - pick("center", 2)
-    yaw, is_box = pick("yaw"), pick("kind") == BOX
-    cosine, sine = torch.cos(yaw), torch.sin(yaw)
-    qx, qz = cosine * px - sine * pz, sine * px + cosine * pz
-    hx, hy, hz = pick("half", 0), pick("half", 1), pick("half", 2)
-    # The hit face of a box is the axis on which the point lies furthest out.
-    rx, ry, rz = torch.abs(qx) / hx, torch.abs(py) / hy, torch.abs(qz) / hz
-    face_x = (rx >= ry) & (rx >= rz)
-    face_y = ~face_x & (ry >= rz)
-    zero = torch.zeros_like(x)
-    box_nx = torch.where(face_x, torch.sign(qx), zero)
-    box_ny = torch.where(face_y, torch.sign(py), zero)
-    box_nz = torch.where(face_x | face_y, zero, torch.sign(qz))
-    lx = torch.where(is_box, box_nx, qx / hx)
-    ly = torch.where(is_box, box_ny, py / hx)
-    lz = torch.where(is_box, box_nz, qz / hx)
-    plane_x = torch.where(surface == 2, 1.0, torch.where(surface == 3, -1.0, 0.0))
-    plane_y = torch.where(surface == 1, -1.0, torch.where(surface == 6, 1.0, 0.0))
-    plane_z = torch.where(surface == 4, 1.0, torch.where(surface == 5, -1.0, 0.0))
-    local_normal = (
-        torch.where(is_object, lx, plane_x),
-        torch.where(is_object, ly, plane_y),
-        torch.where(is_object, lz, plane_z),
+def _plane_normal(surface: Tensor) -> Triple:
+    """Normals of the room's planes, by surface id."""
+    return (
+        (surface == 2).float() - (surface == 3).float(),
+        (surface == 6).float() - (surface == 1).float(),
+        (surface == 4).float() - (surface == 5).float(),
     )
-    world_normal = (
-        torch.where(is_object, cosine * lx + sine * lz, plane_x),
-        local_normal[1],
-        torch.where(is_object, -sine * lx + cosine * lz, plane_z),
-    )
-    local = (
-        torch.where(is_object, qx, x),
-        torch.where(is_object, py, y),
-        torch.where(is_object, qz, z),
-    )
-    return (local, local_normal), world_normal
 
 
 def _surface_coordinates(local: Triple, normal: Triple) -> tuple[Tensor, Tensor]:
@@ -132,17 +141,13 @@ def _surface_coordinates(local: Triple, normal: Triple) -> tuple[Tensor, Tensor]
     return u + 3.7 * (side > 0), v + torch.where(face_x, 5.3, torch.where(face_y, 0.0, 9.1))
 
 
-def _sky(scene: dict[str, Tensor], ray: Triple) -> Triple:
+def _sky(table: Tensor, sky: Tensor, ray: Triple, length: Tensor) -> Triple:
     """Horizon to zenith with soft clouds, a function of the direction alone."""
     dx, dy, dz = ray
-    up = -dy / torch.sqrt(dx * dx + dy * dy + dz * dz)
-    level = torch.clamp(up, min=0.0)
-    reach = 1.0 / (level + 0.25)
-    seed = torch.zeros_like(dx, dtype=torch.int64)
-    cloud = textures.value_noise(dx * reach * 3.0 + 31.0, dz * reach * 3.0 + 17.0, seed)
-    low, high, haze = scene["sky"][:, 0], scene["sky"][:, 1], 0.12 * (cloud - 0.5)
-    red, green, blue = (
-        torch.lerp(low[:, channel, None], high[:, channel, None], level) + haze
-        for channel in range(3)
-    )
+    level = torch.clamp(-dy / length, min=0.0)
+    reach = 3.0 / (level + 0.25)
+    reach = reach / length
+    cloud = value_noise(table, dx * reach + 31.0, dz * reach + 17.0)
+    haze = 0.12 * (cloud - 0.5)
+    red, green, blue = (torch.lerp(sky[0, c], sky[1, c], level) + haze for c in range(3))
     return red, green, blue

@@ -1,102 +1,105 @@
 """Procedural textures on a surface's own coordinates.
 
-Every pattern is a weight between two or three colours, broken up by value noise so that no two
-places of a surface look quite alike. Lattice hashes are integer arithmetic and so the same on every
-device.
+Patterns weigh two or three colours; value noise breaks them up so that no two places of a surface
+look quite alike. Parameters are drawn by `sample_textures` and read by `albedo`.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-_MASK = 0xFFFFFFFF
+from explorer._typing import Float
+from explorer.data.world import held_out_patterns, patterns
+from explorer.data.world.draws import Draws
+from explorer.data.world.noise import PERIOD
+from explorer.data.world.spec import FIRST_OBJECT, HELD_OUT_TEXTURES, SURFACES, TEXTURES
+
+TEXTURE_PARAMS = 17  # kind, three colours, scale, cos, sin, two offsets, two scales of detail
+
+_PATTERNS = {
+    name: getattr(held_out_patterns if name in HELD_OUT_TEXTURES else patterns, name)
+    for name in TEXTURES
+}
+_LARGER = {"glyphs": 0.85, "weave": 0.7, "targets": 0.8, "windows": 0.9, "wood": 0.8}
+_DETAIL = {"planks": (1.2, 5.0), "terrazzo": (2.2, 2.2), "contours": (0.6, 0.6)}  # blobs a cell
+_NARROWEST = 0.004  # a pixel in cells; divides
 
 
-def lattice_hash(x: Tensor, y: Tensor, seed: Tensor) -> Tensor:
-    """Uniforms in [0, 1) for integer lattice points (int64 tensors of one shape)."""
-    h = (x * 374761393 + y * 668265263 + seed * 2246822519) & _MASK
-    h = ((h ^ (h >> 13)) * 1274126177) & _MASK
-    h = ((h ^ (h >> 16)) * 2654435769) & _MASK
-    return ((h >> 8) & 0xFFFF).to(torch.float32) / 65536.0
-
-
-def value_noise(u: Tensor, v: Tensor, seed: Tensor) -> Tensor:
-    """Smooth noise in [0, 1) with one lattice point a unit."""
-    x, y = torch.floor(u), torch.floor(v)
-    fx, fy = u - x, v - y
-    fx, fy = fx * fx * (3 - 2 * fx), fy * fy * (3 - 2 * fy)
-    ix, iy = x.to(torch.int64), y.to(torch.int64)
-    top = torch.lerp(lattice_hash(ix, iy, seed), lattice_hash(ix + 1, iy, seed), fx)
-    bottom = torch.lerp(lattice_hash(ix, iy + 1, seed), lattice_hash(ix + 1, iy + 1, seed), fx)
-    return torch.lerp(top, bottom, fy)
-
-
-def _band(x: Tensor, duty: float) -> Tensor:
-    """1 where the fraction of x is below `duty`, else 0."""
-    return ((x - torch.floor(x)) < duty).to(x.dtype)
-
-
-def pattern(u: Tensor, v: Tensor, kind: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
-    """(weight of the second colour, weight of the third colour) of a texture at cell coordinates.
+def sample_textures(draws: Draws, names: tuple[str, ...]) -> Float[np.ndarray, "B M 17"]:
+    """(B, M, 17) parameters of the textures of all surfaces.
 
     Args:
-        u: first cell coordinate; a cell of the pattern is one unit.
-        v: second cell coordinate.
-        kind: 0 plaster, 1 checker, 2 stripes, 3 bricks, 4 dots, 5 tiles, 6 wood, 7 marble,
-            8 patchwork, 9 zigzag, 10 diamonds.
-        seed: integer seed of the surface.
+        draws: of B scenes.
+        names: which of `TEXTURES` to draw from.
     """
-    cu, cv = torch.floor(u), torch.floor(v)
-    iu, iv = cu.to(torch.int64), cv.to(torch.int64)
-    fu, fv = u - cu, v - cv
-    cell = lattice_hash(iu, iv, seed + 11)
-    coarse = value_noise(u * 0.9, v * 0.9, seed + 23)
-    row_shift = 0.5 * (cv - 2 * torch.floor(cv / 2))
-    brick_u = u * 0.5 + row_shift
-    mortar = torch.maximum(_band(brick_u, 0.06), _band(v, 0.12))
-    brick_cell = lattice_hash(torch.floor(brick_u).to(torch.int64), iv, seed + 31)
-    radius = torch.sqrt((fu - 0.5) ** 2 + (fv - 0.5) ** 2)
-    parity = cu + cv - 2 * torch.floor((cu + cv) / 2)
-    rings = torch.sqrt(u * u * 0.15 + v * v) * 1.6 + 2.0 * coarse
-    zigzag = v + torch.abs(fu - 0.5)
-    choices = [
-        (coarse, torch.zeros_like(u)),
-        (parity, torch.zeros_like(u)),
-        (_band(u, 0.5), 0.7 * _band(u * 0.5, 0.2)),
-        (mortar, 0.8 * brick_cell * (1 - mortar)),
-        ((radius < 0.15 + 0.25 * cell).to(u.dtype), torch.zeros_like(u)),
-        (torch.maximum(_band(u, 0.07), _band(v, 0.07)), 0.8 * cell),
-        (0.5 + 0.5 * torch.sin(6.2832 * rings), torch.zeros_like(u)),
-        (0.5 + 0.5 * torch.sin(4.0 * u + 7.0 * coarse), 0.3 * coarse),
-        ((cell < 0.4).to(u.dtype), (cell > 0.75).to(u.dtype)),
-        (_band(zigzag, 0.5), torch.zeros_like(u)),
-        ((torch.abs(fu - 0.5) + torch.abs(fv - 0.5) < 0.42).to(u.dtype), 0.6 * cell),
-    ]
-    second, third = choices[0]
-    for index in range(1, len(choices)):
-        chosen = kind == index
-        second = torch.where(chosen, choices[index][0], second)
-        third = torch.where(chosen, choices[index][1], third)
-    return second, third
+    raw = draws.many(SURFACES * TEXTURE_PARAMS).reshape(draws.count, SURFACES, TEXTURE_PARAMS)
+    texture = raw.copy()
+    kinds = np.array([TEXTURES.index(name) for name in names])
+    kind = kinds[np.minimum(np.floor(raw[:, :, 0] * len(kinds)), len(kinds) - 1).astype(np.int64)]
+    texture[:, :, 0] = kind
+    first = 0.08 + 0.84 * raw[:, :, 1:4]
+    second = 0.08 + 0.84 * raw[:, :, 4:7]
+    # A pattern needs contrast: push the second colour away where it came out too near.
+    near = np.abs((first - second).mean(axis=2, keepdims=True)) < 0.2
+    away = np.where(first.mean(axis=2, keepdims=True) < 0.5, 0.42, -0.42)
+    texture[:, :, 1:4] = first
+    texture[:, :, 4:7] = np.where(near, np.clip(first + away, 0.04, 0.96), second)
+    texture[:, :, 7:10] = 0.08 + 0.84 * raw[:, :, 7:10]
+    saturation = 0.25 + 0.6 * raw[:, :, 12:13]
+    for start in (1, 4, 7):
+        colour = texture[:, :, start : start + 3]
+        grey = colour.mean(axis=2, keepdims=True)
+        texture[:, :, start : start + 3] = grey + saturation * (colour - grey)
+    is_object = np.arange(SURFACES)[None] >= FIRST_OBJECT
+    larger = np.array([_LARGER.get(name, 1.0) for name in TEXTURES])[kind]
+    cells = np.where(is_object, 1.7, 0.85) * 2.4 ** raw[:, :, 10]  # per unit
+    texture[:, :, 10] = cells * larger
+    turn = raw[:, :, 11] * np.pi
+    texture[:, :, 11], texture[:, :, 12] = np.cos(turn), np.sin(turn)
+    texture[:, :, 13:15] = raw[:, :, 13:15] * PERIOD
+    texture[:, :, 15:17] = np.array([_DETAIL.get(name, (2.1, 2.1)) for name in TEXTURES])[kind]
+    return texture
 
 
-def albedo(u: Tensor, v: Tensor, parameters: list[Tensor]) -> list[Tensor]:
-    """Three colour channels in [0, 1] of the textures at surface coordinates u, v (in units).
+def albedo(
+    table: Tensor,
+    u: Tensor,
+    v: Tensor,
+    footprint: Tensor,
+    parameters: list[Tensor],
+    *,
+    names: tuple[str, ...] = TEXTURES,
+) -> list[Tensor]:
+    """Three colour channels in [0, 1] of the textures at surface coordinates.
 
     Args:
-        u: first surface coordinate, any shape.
+        table: of `noise.lattice`.
+        u: first surface coordinate in units, any shape.
         v: second surface coordinate, of u's shape.
-        parameters: the 16 texture parameters of `Scenes.texture`, each of u's shape.
+        footprint: width of the pixel on the surface in units, of u's shape.
+        parameters: the 17 texture parameters of `Scenes.texture`, each of u's shape.
+        names: textures that occur; others are not computed.
     """
     scale, cosine, sine = parameters[10], parameters[11], parameters[12]
     cell_u = (cosine * u + sine * v) * scale + parameters[13]
     cell_v = (cosine * v - sine * u) * scale + parameters[14]
-    seed = parameters[15].to(torch.int64)
-    second, third = pattern(cell_u, cell_v, parameters[0].to(torch.int64), seed)
-    grain = value_noise(cell_u * 2.3, cell_v * 2.3, seed + 47)
-    blotch = value_noise(cell_u * 0.45, cell_v * 0.45, seed + 59)
-    brightness = 0.80 + 0.14 * grain + 0.24 * blotch
+    width = torch.clamp(footprint * scale, min=_NARROWEST)
+    cells = patterns.Cells.at(table, cell_u, cell_v, width, (parameters[15], parameters[16]))
+    second = third = torch.zeros_like(cell_u)
+    for number, name in enumerate(TEXTURES):
+        if name not in names:
+            continue
+        chosen = parameters[0] == number
+        ours = _PATTERNS[name](cells)
+        second = torch.where(chosen, ours[0], second)
+        third = torch.where(chosen, ours[1], third)
+    # Far away, where a cell is no wider than a pixel, only the mean colour is left.
+    known = torch.clamp(1.6 - 1.2 * width, 0.0, 1.0)
+    second, third = 0.4 + known * (second - 0.4), 0.2 + known * (third - 0.2)
+    fine = torch.clamp(1.6 - 2.8 * width, 0.0, 1.0)
+    brightness = 0.92 + 0.16 * fine * (cells.detail - 0.5) + 0.24 * cells.coarse
     channels = []
     for channel in range(3):
         base = torch.lerp(parameters[1 + channel], parameters[4 + channel], second)

@@ -4,11 +4,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from explorer.backbones import registry
+from explorer.backbones._options import Target
 from explorer.backbones.base import Backbone, BackboneCard
 from explorer.errors import BackboneError
 
@@ -53,15 +55,15 @@ def test_a_model_is_loaded_once_until_it_is_unloaded() -> None:
 
 @pytest.mark.usefixtures("fresh")
 def test_a_failed_load_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    good = registry._loaders["rgb"]
+    good = registry._entries["rgb"]
 
-    def fail(card: BackboneCard, device: str, dtype: str) -> Backbone:
+    def fail(card: BackboneCard, target: Target) -> Backbone:
         raise BackboneError("the weights are missing")
 
-    monkeypatch.setitem(registry._loaders, "rgb", (good[0], fail))
+    monkeypatch.setitem(registry._entries, "rgb", replace(good, loader=fail))
     with pytest.raises(BackboneError, match="missing"):
         registry.load("rgb", device="cpu")
-    monkeypatch.setitem(registry._loaders, "rgb", good)
+    monkeypatch.setitem(registry._entries, "rgb", good)
     assert registry.load("rgb", device="cpu").card.id == "rgb"
 
 
@@ -69,19 +71,19 @@ def test_a_failed_load_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_slow_load_holds_up_nobody_else_and_is_done_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    card, loader = registry._loaders["rgb"]
+    good = registry._entries["rgb"]
     begun, go_on = threading.Event(), threading.Event()
     made = []
 
-    def slow(card: BackboneCard, device: str, dtype: str) -> Backbone:
+    def slow(card: BackboneCard, target: Target) -> Backbone:
         begun.set()
         assert go_on.wait(30)
-        made.append(loader(card, device, dtype))
+        made.append(good.loader(card, target))
         return made[-1]
 
     monkeypatch.setattr(registry, "_loaded", {})
-    monkeypatch.setitem(registry._loaders, "rgb", (card, slow))
-    monkeypatch.setitem(registry._loaders, "other", (card, loader))
+    monkeypatch.setitem(registry._entries, "rgb", replace(good, loader=slow))
+    monkeypatch.setitem(registry._entries, "other", good)
     got: list[Backbone] = []
     callers = [
         threading.Thread(target=lambda: got.append(registry.load("rgb", device="cpu")))
@@ -127,7 +129,8 @@ def test_a_noise_level_is_named_without_loading_a_model_or_torch() -> None:
 def test_a_backbone_without_a_schedule_names_no_noise_level(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delitem(registry._schedules, "toy-wan")
+    entry = replace(registry._entries["toy-wan"], schedule=None)
+    monkeypatch.setitem(registry._entries, "toy-wan", entry)
     assert registry.noise_level("toy-wan", 0.3) is None
     with pytest.raises(BackboneError, match="no backbone"):
         registry.noise_level("wann", 0.3)
@@ -151,15 +154,15 @@ def test_missing_assets_are_answered_with_the_way_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("EMERGE3D_ASSETS", str(tmp_path))
-    card, loader = registry._loaders["toy-wan"]
+    entry = registry._entries["toy-wan"]
     with pytest.raises(BackboneError, match=r"weights are missing.*EMERGE3D_ASSETS"):
-        loader(card, "cpu", "float32")
+        entry.loader(entry.card, Target())
 
 
 def test_hashes_are_known_without_torch() -> None:
     code = (
         "import sys; from explorer.backbones import registry; "
-        "found = {card.id: registry.hashes(card.id) for card in registry.cards()}; "
+        "found = {card.id: registry.hashes(card.id) for card in registry.here()}; "
         "print(all(len(each.weights) == 64 for each in found.values())); "
         "print(sorted({'torch', 'diffusers', 'cv2'} & set(sys.modules)))"
     )
@@ -172,7 +175,8 @@ def test_hashes_are_known_without_torch() -> None:
 def test_a_backbone_without_light_hashes_is_loaded_to_know_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registry, "_hashes", {})
+    entry = replace(registry._entries["rgb"], hashes=None)
+    monkeypatch.setitem(registry._entries, "rgb", entry)
     monkeypatch.setattr(registry, "_loaded", {})
     assert registry.hashes("rgb").weights == registry.load("rgb", device="cpu").weights_hash
     assert [key[0] for key in registry._loaded] == ["rgb"]
@@ -182,7 +186,7 @@ def test_a_loaded_model_answers_for_its_own_weights(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     model = registry.load("rgb", device="cpu")
-    monkeypatch.setitem(registry._loaded, ("toy-wan", "cpu", "float32"), model)
+    monkeypatch.setitem(registry._loaded, ("toy-wan", Target()), model)
     monkeypatch.setenv("EMERGE3D_ASSETS", str(tmp_path))  # files may have changed since the load
     assert registry.hashes("toy-wan").weights == model.weights_hash
 

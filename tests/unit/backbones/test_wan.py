@@ -19,8 +19,11 @@ from explorer.backbones import _latents, _wan
 from explorer.backbones._wan import WanBackbone
 from explorer.clip import Clip
 from explorer.errors import BackboneError, Cancelled
+from explorer.noise import FlowSchedule
 
 MakeClip = Callable[..., Clip]
+
+FLOW = FlowSchedule(3.0)
 
 
 class OneStep:
@@ -70,7 +73,7 @@ def test_noisy_latents_equal_the_reference_implementation(one_step: OneStep) -> 
     level = WanSchedule().at_index(one_step.facts["config"]["schedule_index"])
     assert level.timestep == float(one_step.tensors["output.model_timestep"])
     noisy = _latents.add_noise(
-        one_step.tensors["output.clean_latents"], one_step.tensors["input.noise"], level.noise
+        one_step.tensors["output.clean_latents"], one_step.tensors["input.noise"], level
     )
     one_step.check("noisy_latents", noisy)
 
@@ -130,14 +133,15 @@ def test_noise_is_added_as_flow_matching_schedulers_do(index: int) -> None:
     unipc.set_timesteps(1000)
     step = euler.timesteps[index : index + 1]
     torch.testing.assert_close(
-        _latents.add_noise(latents, noise, float(euler.sigmas[index])),
+        _latents.add_noise(latents, noise, FLOW.at_sigma(float(euler.sigmas[index]))),
         euler.scale_noise(latents, step, noise),
     )
     assert float(step) == pytest.approx(1000 * float(euler.sigmas[index]), rel=1e-6)
     step = unipc.timesteps[index : index + 1]
     sigma = float(unipc.sigmas[unipc.index_for_timestep(step[0])])
     torch.testing.assert_close(
-        _latents.add_noise(latents, noise, sigma), unipc.add_noise(latents, noise, step)
+        _latents.add_noise(latents, noise, FLOW.at_sigma(sigma)),
+        unipc.add_noise(latents, noise, step),
     )
 
 

@@ -17,18 +17,21 @@ from explorer.correspondence import correspondence_summary
 from explorer.data.geometry import load_geometry
 from explorer.data.world.render import render
 from explorer.data.world.scene import sample_scenes
+from explorer.data.world.spec import WORLD_VERSION
 from explorer.data.world.splits import split_seeds
 from explorer.metrics import compare
 from explorer.probe.checkpoint import list_probes, load_probe
 from explorer.probe.predict import predict
 from explorer.reconstruction import Reconstruction
+from explorer.references import exact
 from explorer.toy.config import FRAMES, HEIGHT, WIDTH
-from explorer.toy.ship_clips import CLIPS, raw_frames, ship
+from explorer.toy.ship_clips import CLIPS, raw_frames, ship, world_version
 
 FOLDER = Path(__file__).resolve().parents[3] / "assets" / "clips"
 LUMA = np.array([0.299, 0.587, 0.114])
 COUNT = 9  # frames compared before and after compression
-COMPARED = ("room-orbit-01", "ground-dolly-02")
+ROOM, ROOM_POSITION = "room-orbit-01", 0
+COMPARED = {ROOM: ROOM_POSITION, "ground-dolly-01": 1}  # positions in the split "shipped"
 STUDIED = ("room-orbit-02", "room-dolly-01", "room-pan-01", "ground-orbit-01", "ground-pan-02")
 
 
@@ -42,25 +45,38 @@ def test_a_dozen_clips_lie_there_with_their_geometry_and_hashes():
         assert index[digest] == f"{video.stem}.safetensors"
         clip = load_clip(video, count=None, size=None)
         assert clip.frames.shape == (FRAMES, HEIGHT, WIDTH, 3)
+    # The file says which version of the world rendered the clips; the first did not write it down.
+    versions = {
+        world_version(load_geometry(FOLDER / f"{name}.safetensors").attributes) for name in CLIPS
+    }
+    assert versions == {index.pop("world", 1)}
     assert len(index) == 12
 
 
-@pytest.mark.parametrize("name", sorted(CLIPS))
-def test_the_geometry_of_a_shipped_clip_is_that_of_its_seed(name):
-    geometry = load_geometry(FOLDER / f"{name}.safetensors")
+def assert_of_its_seed(geometry, frames):
     scenes = sample_scenes([geometry.attributes["seed"]])
-    low, high = split_seeds("shipped", 1)[0], split_seeds("shipped", 1, start=999_999)[0]
-    assert low <= geometry.attributes["seed"] <= high
+    height, width = geometry.cameras.size
     assert bool(scenes.room[0]) == (geometry.attributes["place"] == "room")
     np.testing.assert_allclose(geometry.cameras.cam_from_world, scenes.cam_from_world[0], atol=1e-5)
-    frames = [0, FRAMES - 1]
-    again = render(scenes, height=HEIGHT, width=WIDTH, frames=frames, images=False)
+    again = render(scenes, height=height, width=width, frames=frames, images=False)
     same = again.surface.numpy()[0] == geometry.surface[frames]
     assert same.mean() > 0.999
     known = same & (geometry.depth[frames] > 0)
     np.testing.assert_allclose(
         geometry.depth[frames][known], again.depth.numpy()[0][known], rtol=2e-4
     )
+
+
+@pytest.mark.parametrize("name", sorted(CLIPS))
+def test_a_shipped_clip_is_that_of_its_seed_or_says_that_another_world_made_it(name):
+    geometry = load_geometry(FOLDER / f"{name}.safetensors")
+    low, high = split_seeds("shipped", 1)[0], split_seeds("shipped", 1, start=999_999)[0]
+    assert low <= geometry.attributes["seed"] <= high
+    if world_version(geometry.attributes) == WORLD_VERSION:
+        assert_of_its_seed(geometry, [0, FRAMES - 1])
+    else:
+        with pytest.raises(ValueError, match="its seed means another scene now"):
+            raw_frames(geometry.attributes, frames=1)
 
 
 def test_the_exact_reference_knows_a_shipped_clip():
@@ -75,11 +91,13 @@ def test_the_exact_reference_knows_a_shipped_clip():
 
 
 def test_shipping_writes_a_clip_and_the_geometry_it_was_rendered_with(tmp_path):
-    digest = ship(tmp_path, "room-orbit-01", 279, size=(36, 64), supersample=1)
-    video = tmp_path / "room-orbit-01.mp4"
+    digest = ship(tmp_path, ROOM, ROOM_POSITION, size=(36, 64), supersample=1)
+    video = tmp_path / f"{ROOM}.mp4"
     assert digest == hashlib.sha256(video.read_bytes()).hexdigest()
     geometry = load_geometry(video.with_suffix(".safetensors"))
     assert geometry.depth.shape == (FRAMES, 36, 64)
+    assert world_version(geometry.attributes) == WORLD_VERSION
+    assert_of_its_seed(geometry, [0, FRAMES - 1])
     raw = raw_frames(geometry.attributes, frames=2)
     decoded = load_clip(video, count=2, size=None).frames
     assert decoded.shape == raw.shape
@@ -90,12 +108,14 @@ def test_shipping_writes_a_clip_and_the_geometry_it_was_rendered_with(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def pairs():
-    """(decoded, raw, reference) of two clips; the raw frames come from the stored seed."""
-    found = []
-    for name in COMPARED:
-        decoded = load_clip(FOLDER / f"{name}.mp4", count=COUNT)
-        frames = raw_frames(load_geometry(FOLDER / f"{name}.safetensors").attributes, frames=COUNT)
+def pairs(tmp_path_factory):
+    """(decoded, raw, reference) of two clips that are shipped here and now."""
+    folder, found = tmp_path_factory.mktemp("shipped"), []
+    for name, position in COMPARED.items():
+        digest = ship(folder, name, position)
+        exact.register_geometry(digest, folder / f"{name}.safetensors")
+        decoded = load_clip(folder / f"{name}.mp4", count=COUNT)
+        frames = raw_frames(load_geometry(folder / f"{name}.safetensors").attributes, frames=COUNT)
         reference = references.reconstruct("exact", decoded)
         found.append((decoded, replace(decoded, frames=frames), reference))
     return found

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-from world_oracle import GROUND_RADIUS, trace, world_rays
+from world_oracle import GROUND_RADIUS, exact_depth, trace, world_rays
 
 from explorer.camera import Cameras, pixel_centers, project, unproject
 from explorer.data.world.render import render
-from explorer.data.world.scene import BOX, FIRST_OBJECT, SPHERE, sample_scenes
+from explorer.data.world.scene import sample_scenes
+from explorer.data.world.spec import BOX, CONE, CYLINDER, FIRST_OBJECT, SPHERE
 from explorer.data.world.splits import split_seeds
-from explorer.data.world.tracing import intersect, scene_tensors
 
 HEIGHT, WIDTH = 36, 64
 FRAMES = [0, 8, 16]
@@ -28,32 +27,21 @@ def rendered(scenes):
     return render(scenes, height=HEIGHT, width=WIDTH, supersample=1, frames=FRAMES)
 
 
-def exact_depth(scenes, index, pixels, cam_from_world, intrinsics):
-    """(depth, surface id) that the renderer finds through image points of one scene."""
-    tensors = {
-        name: value[index : index + 1] for name, value in scene_tensors(scenes, "cpu").items()
-    }
-    origin, directions = world_rays(pixels, cam_from_world, intrinsics)
-    start = tuple(torch.full((1, len(pixels)), float(value)) for value in origin)
-    ray = tuple(torch.from_numpy(directions[None, :, axis]).float() for axis in range(3))
-    depth, surface = intersect(tensors, start, ray)
-    return depth[0].numpy().astype(np.float64), surface[0].numpy()
-
-
-def test_a_thousand_rays_agree_with_an_independent_ray_caster(scenes, rendered):
+def compare_with_the_oracle(scenes, rendered, slots, rays):
+    """(relative errors of depth, kinds of what was hit, rays that hit something else)."""
     generator = np.random.Generator(np.random.PCG64(3))
     pixels = pixel_centers(HEIGHT, WIDTH)
     errors, kinds, strangers = [], [], 0
-    for index in range(SCENES):
-        for slot in range(2):
-            rows = generator.integers(0, HEIGHT, 50)
-            columns = generator.integers(0, WIDTH, 50)
+    for index in range(len(scenes.seeds)):
+        for slot in slots:
+            rows = generator.integers(0, HEIGHT, rays)
+            columns = generator.integers(0, WIDTH, rays)
             origin, directions = world_rays(
                 pixels[rows, columns],
                 rendered.cam_from_world[index, slot],
                 rendered.intrinsics[index],
             )
-            depth, surface = trace(scenes, index, origin, directions)
+            depth, surface = trace(scenes, index, FRAMES[slot], origin, directions)
             ours = rendered.depth[index, slot].numpy()[rows, columns]
             same = rendered.surface[index, slot].numpy()[rows, columns] == surface
             strangers += int((~same).sum())
@@ -62,15 +50,31 @@ def test_a_thousand_rays_agree_with_an_independent_ray_caster(scenes, rendered):
             errors.append(np.abs(ours[known] - depth[known]) / depth[known])
             kind = scenes.kind[index][np.maximum(surface[known] - FIRST_OBJECT, 0)]
             kinds.append(np.where(surface[known] >= FIRST_OBJECT, kind, 0))
+    return np.concatenate(errors), np.concatenate(kinds), strangers
+
+
+@pytest.mark.parametrize(
+    ("split", "shapes"),
+    [
+        ("validation", (BOX, SPHERE, CYLINDER)),
+        ("shifted", (SPHERE, CONE)),
+        ("dynamic", (BOX, SPHERE, CYLINDER)),
+    ],
+)
+def test_a_thousand_rays_agree_with_an_independent_ray_caster(split, shapes):
+    scenes = sample_scenes(split_seeds(split, SCENES))
+    rendered = render(scenes, height=HEIGHT, width=WIDTH, frames=FRAMES, images=False)
+    error, kind, strangers = compare_with_the_oracle(scenes, rendered, (0, 2), 50)
     # A ray along a silhouette may go either way in single precision.
-    assert strangers <= 2
-    error, kind = np.concatenate(errors), np.concatenate(kinds)
-    assert len(error) > 700
-    assert (kind == BOX).sum() > 50
-    assert (kind == SPHERE).sum() > 50
-    assert error[kind != SPHERE].max() < 1e-4
-    assert np.quantile(error[kind == SPHERE], 0.99) < 1e-4
-    assert error.max() < 1e-3
+    assert strangers <= 1
+    assert len(error) > 650
+    for shape in shapes:
+        assert (kind == shape).sum() > 30
+    flat = (kind == 0) | (kind == BOX)
+    assert error[flat].max() < 1e-4
+    # Round meshes have corners, and a grazing hit magnifies their distance from the circle.
+    assert np.quantile(error[~flat], 0.99) < 5e-5
+    assert error.max() < 5e-4
 
 
 def test_a_point_seen_in_one_frame_is_found_in_another_through_the_exact_sub_pixel(
@@ -91,7 +95,9 @@ def test_a_point_seen_in_one_frame_is_found_in_another_through_the_exact_sub_pix
             known = (rendered.depth[index, a].numpy().ravel() > 0) & inner
             position, z = project(world, poses[b], intrinsics)
             ahead = known & (z > 0.1)
-            there, surface = exact_depth(scenes, index, position[ahead], poses[b], intrinsics)
+            there, surface = exact_depth(
+                scenes, index, FRAMES[b], position[ahead], poses[b], intrinsics
+            )
             # Nothing looks through a surface: what is seen there lies on the point or before it.
             through.append(there > z[ahead] * (1 + 1e-3))
             visible = np.abs(there - z[ahead]) < 1e-3 * z[ahead]
@@ -159,7 +165,7 @@ def test_depth_is_measured_along_the_optical_axis(scenes, rendered):
         assert np.abs((origin + depth[:, None] * directions)[floor, 1]).max() < 1e-4
 
 
-def test_cameras_are_upright_rigid_motions(scenes):
+def test_cameras_are_rigid_motions_and_nearly_upright(scenes):
     rotation = scenes.cam_from_world[..., :3].astype(np.float64)
     np.testing.assert_allclose(
         rotation @ np.swapaxes(rotation, -1, -2),
@@ -168,4 +174,7 @@ def test_cameras_are_upright_rigid_motions(scenes):
     )
     assert (np.linalg.det(rotation) > 0.99).all()
     assert (rotation[..., 1, 1] > 0).all()  # image y points down, like the world's
-    np.testing.assert_allclose(rotation[..., 0, 1], 0, atol=1e-6)  # no roll
+    roll = np.abs(rotation[..., 0, 1]).max(axis=1)
+    assert (roll < 1e-6).any()  # a steady camera
+    assert (roll > 1e-4).any()  # one in a hand
+    assert roll.max() < np.sin(np.deg2rad(1.5))

@@ -1,4 +1,9 @@
-"""Pictures of the world: the same everywhere, antialiased, lit, with shadows."""
+"""Pictures of the world: the same everywhere, antialiased, lit, with shadows.
+
+A new version of the world needs a new stored scene, which this file writes when it is run:
+
+    PYTHONPATH=.:tests/unit/data python tests/unit/data/test_world_images.py
+"""
 
 from __future__ import annotations
 
@@ -10,21 +15,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from world_oracle import world_rays
 
 from explorer.camera import pixel_centers
-from explorer.data.world.render import render, shade
-from explorer.data.world.scene import BOX, FLOOR, SPHERE, sample_scenes
-from explorer.data.world.tracing import rays, scene_tensors
+from explorer.data.world.noise import lattice
+from explorer.data.world.render import EAGER, Kernels, render, shade
+from explorer.data.world.scene import sample_scenes
+from explorer.data.world.spec import BOX, CONE, CYLINDER, FLOOR, SPHERE, TEXTURES, WORLD_VERSION
+from explorer.data.world.tensors import scene_tensors
+from explorer.data.world.textures import albedo
+from explorer.data.world.tracing import rays
 
 HEIGHT, WIDTH = 36, 64
-GOLDEN_SEEDS = (1_000_000, 1_000_008)  # a room and an open ground
+GOLDEN_SEEDS = (1_000_002, 1_000_008)  # a room and an open ground
 GOLDEN_FRAMES = [0, 16]
+GOLDEN_SPLITS = {"validation": GOLDEN_SEEDS, "shifted": (4_000_000,), "dynamic": (5_000_000,)}
+GOLDEN_FILE = "world-seed.safetensors"
 
 
-def golden_render(device="cpu"):
-    scenes = sample_scenes(GOLDEN_SEEDS)
+def golden_render(device="cpu", seeds=GOLDEN_SEEDS):
+    scenes = sample_scenes(seeds)
     return render(
         scenes, height=HEIGHT, width=WIDTH, supersample=2, device=device, frames=GOLDEN_FRAMES
     )
@@ -45,12 +57,22 @@ def assert_same_world(one, other):
     np.testing.assert_allclose(one["intrinsics"], other["intrinsics"], rtol=1e-5)
 
 
-def test_a_scene_of_a_seed_is_what_it_was_when_it_was_written_down(golden):
-    stored = load_file(golden / "world-seed.safetensors")
-    scenes = sample_scenes(GOLDEN_SEEDS)
-    assert scenes.room.tolist() == [True, False]
-    assert {BOX, SPHERE} <= set(scenes.kind.ravel().tolist())
-    assert_same_world(as_arrays(golden_render()), stored)
+@pytest.mark.parametrize("split", GOLDEN_SPLITS)
+def test_a_scene_of_a_seed_is_what_it_was_when_it_was_written_down(golden, split):
+    stored = {
+        name.removeprefix(f"{split}."): values
+        for name, values in load_file(golden / GOLDEN_FILE).items()
+        if name.startswith(split)
+    }
+    assert_same_world(as_arrays(golden_render(seeds=GOLDEN_SPLITS[split])), stored)
+
+
+def test_the_stored_scenes_are_of_this_version_and_have_every_primitive(golden):
+    with safe_open(golden / GOLDEN_FILE, framework="numpy") as file:
+        assert file.metadata()["world"] == str(WORLD_VERSION)
+    kinds = [sample_scenes(seeds).kind.ravel() for seeds in GOLDEN_SPLITS.values()]
+    assert {BOX, SPHERE, CYLINDER, CONE} <= set(np.concatenate(kinds).tolist())
+    assert sample_scenes(GOLDEN_SEEDS).room.tolist() == [True, False]
 
 
 def test_another_process_with_other_threads_makes_the_same_clip(tmp_path):
@@ -62,7 +84,7 @@ torch.set_num_threads(2 if torch.get_num_threads() == 1 else 1)
 scenes = sample_scenes({GOLDEN_SEEDS})
 got = render(scenes, height={HEIGHT}, width={WIDTH}, supersample=2, frames={GOLDEN_FRAMES})
 parameters = {{"scene_" + name: torch.from_numpy(getattr(scenes, name))
-              for name in ("center", "half", "yaw", "texture", "light", "focal")}}
+              for name in ("center", "half", "axes", "texture", "light", "focal")}}
 save_file({{**vars(got), **parameters}}, sys.argv[1])
 """
     path = tmp_path / "other.safetensors"
@@ -71,14 +93,41 @@ save_file({{**vars(got), **parameters}}, sys.argv[1])
     subprocess.run(command, check=True, timeout=120, cwd=repository)
     other = load_file(path)
     scenes = sample_scenes(GOLDEN_SEEDS)
-    for name in ("center", "half", "yaw", "texture", "light", "focal"):
+    for name in ("center", "half", "axes", "texture", "light", "focal"):
         np.testing.assert_array_equal(other["scene_" + name], getattr(scenes, name))
     assert_same_world(as_arrays(golden_render()), other)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_makes_the_same_clip():
-    assert_same_world(as_arrays(golden_render("cuda")), as_arrays(golden_render()))
+@pytest.mark.parametrize("split", GOLDEN_SPLITS)
+def test_a_gpu_makes_the_same_clip(split):
+    seeds = GOLDEN_SPLITS[split]
+    assert_same_world(
+        as_arrays(golden_render("cuda", seeds)), as_arrays(golden_render("cpu", seeds))
+    )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_compiled_kernels_make_the_same_clip_for_every_split_without_compiling_again():
+    kernels = Kernels.compiled()
+    size = {"height": HEIGHT, "width": WIDTH, "frames": GOLDEN_FRAMES}
+    for seeds in GOLDEN_SPLITS.values():
+        scenes = sample_scenes([seeds[0]] * 2)
+        with torch._dynamo.config.patch(error_on_recompile=seeds != GOLDEN_SEEDS):
+            compiled = render(scenes, device="cuda", kernels=kernels, **size)
+        assert_same_world(as_arrays(compiled), as_arrays(render(scenes, **size)))
+
+
+@pytest.mark.parametrize("split", GOLDEN_SPLITS)
+def test_the_program_for_compilers_makes_the_same_clip(split):
+    """Its slots are padded with objects that no ray meets, and it knows all textures."""
+    scenes = sample_scenes(GOLDEN_SPLITS[split])
+    size = {"height": HEIGHT, "width": WIDTH, "frames": GOLDEN_FRAMES}
+    padded = render(scenes, kernels=replace(EAGER, uniform=True), **size)
+    plain = render(scenes, **size)
+    assert torch.equal(padded.images, plain.images)
+    assert torch.equal(padded.depth, plain.depth)
+    assert torch.equal(padded.surface, plain.surface)
 
 
 def test_chosen_frames_and_single_scenes_are_parts_of_the_whole():
@@ -116,7 +165,14 @@ def one_sphere_under_the_sun():
         [0, np.sin(tilt), np.cos(tilt)],
     ]
     pose[0, 0, :, 3] = -pose[0, 0, :, :3] @ [0.0, -2.5, -5.0]
-    alone = replace(scenes, kind=kind, cam_from_world=pose, focal=np.array([0.7], dtype=np.float32))
+    alone = replace(
+        scenes,
+        kind=kind,
+        axes=scenes.axes[:, :1],
+        center=scenes.center[:, :1],
+        cam_from_world=pose,
+        focal=np.array([0.7], dtype=np.float32),
+    )
     return alone, replace(alone, kind=np.zeros_like(kind)), sphere
 
 
@@ -136,7 +192,7 @@ def test_the_ground_is_darker_exactly_where_the_sphere_stands_before_the_light()
     points = origin + with_sphere.depth[0, 0].numpy().reshape(-1, 1) * directions
     to_light = scenes.light[0] - points
     to_light /= np.linalg.norm(to_light, axis=1, keepdims=True)
-    away = scenes.center[0, number] - points
+    away = scenes.center[0, 0, number] - points
     miss = np.linalg.norm(away - (away * to_light).sum(axis=1, keepdims=True) * to_light, axis=1)
     blocked = (miss < scenes.half[0, number, 0]).reshape(72, 128)
     assert (blocked & ground).sum() > 40
@@ -151,10 +207,10 @@ def test_colours_stay_in_range_and_are_neither_flat_nor_black():
     assert (means > 25).all()
     assert (means < 240).all()
     assert (images.reshape(16, -1, 3).std(axis=1).max(axis=1) > 8).all()
-    tensors = scene_tensors(scenes, "cpu")
+    tensors = scene_tensors(scenes, "cpu", frames=[0])
     pose = torch.from_numpy(scenes.cam_from_world[:, :1])
     intrinsics = torch.from_numpy(scenes.intrinsics(18, 32))
-    colour = shade(tensors, *rays(pose, intrinsics, 18, 32))
+    colour = shade(tensors, *rays(pose, intrinsics, 18, 32), tensors.spread / 32)
     assert colour.min() >= 0
     assert colour.max() <= 1
     assert torch.isfinite(colour).all()
@@ -167,3 +223,39 @@ def test_geometry_without_pictures_is_the_same_geometry():
     assert bare.images.numel() == 0
     assert torch.equal(bare.depth, full.depth)
     assert torch.equal(bare.surface, full.surface)
+
+
+def test_textures_show_nothing_finer_than_a_pixel():
+    """Far away every texture is close to flat; near by it is not."""
+    generator = torch.Generator().manual_seed(0)
+    u, v = torch.rand(2, 4000, generator=generator) * 40
+    row = sample_scenes(GOLDEN_SEEDS).texture[0, 7].copy()
+    row[1:10] = [0, 0, 0, 1, 1, 1, 0.5, 0.5, 0.5]
+    row[10] = 1.0
+    for number, name in enumerate(TEXTURES):
+        row[0] = number
+        parameters = [torch.full_like(u, float(value)) for value in row]
+        spread = [
+            albedo(lattice("cpu"), u, v, torch.full_like(u, width), parameters, names=(name,))[
+                0
+            ].std()
+            for width in (0.02, 0.3, 2.0)
+        ]
+        assert spread[0] > 0.12
+        assert spread[1] < 1.05 * spread[0]
+        assert spread[2] < 0.06
+
+
+def write_golden():
+    """Write the stored scenes of this version of the world."""
+    tensors = {
+        f"{split}.{name}": values
+        for split, seeds in GOLDEN_SPLITS.items()
+        for name, values in as_arrays(golden_render(seeds=seeds)).items()
+    }
+    path = Path(__file__).resolve().parents[2] / "golden" / GOLDEN_FILE
+    save_file(tensors, path, metadata={"world": str(WORLD_VERSION)})
+
+
+if __name__ == "__main__":
+    write_golden()

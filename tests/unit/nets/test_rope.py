@@ -50,6 +50,14 @@ def test_repeat_lays_the_same_positions_end_to_end() -> None:
     assert torch.equal(twice.sin[5:], rotation.sin)
 
 
+def test_a_grid_counted_from_zero_leaves_its_first_token_unrotated() -> None:
+    from_zero = grid_rotation((3, 3), 8, start=0)
+    assert torch.equal(from_zero.cos[0], torch.ones(8))
+    assert torch.equal(from_zero.sin[0], torch.zeros(8))
+    # row 1, column 1 counted from zero is where a grid counted from one begins
+    assert torch.equal(from_zero.cos[4], grid_rotation((3, 3), 8).cos[0])
+
+
 def test_heads_that_cannot_be_split_in_four_are_refused() -> None:
     with pytest.raises(ValueError, match="4k channels"):
         grid_rotation((2, 2), 6)

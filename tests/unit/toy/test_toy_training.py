@@ -11,9 +11,10 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import nn
 
+from explorer.toy import whole
 from explorer.toy.cells import Cell, first_grid, parse_cell
 from explorer.toy.config import TRANSFORMER_CONFIG, VAE_CONFIG
-from explorer.toy.fuse import eager, fuse_norms
+from explorer.toy.graphs import eager
 from explorer.toy.parallel import Worker
 from explorer.toy.probe_pool import Sources
 from explorer.toy.schedule import Clock, Every
@@ -21,13 +22,16 @@ from explorer.toy.shards import Average, load_checkpoint, load_shards, save_shar
 from explorer.toy.ship import take_place
 from explorer.toy.train_transformer import flow_loss, sample_sigma
 from explorer.toy.train_vae import (
+    KL_WEIGHT,
     crops,
     edge_loss,
+    latent_shape,
     latent_statistics,
     psnr,
     slot_weights,
     to_unit,
 )
+from explorer.toy.train_vae import losses_of as vae_losses
 
 ALONE = Worker(0, 1, "cpu")
 
@@ -166,22 +170,61 @@ def test_the_clock_warms_up_decays_and_ends() -> None:
     assert not over.advance()
 
 
-def test_fused_norms_change_neither_the_output_nor_the_gradients() -> None:
+@pytest.mark.parametrize("frames", [1, 5, 9, 17])
+def test_a_whole_clip_gives_what_the_chunks_of_diffusers_give(frames: int) -> None:
+    torch.manual_seed(0)
     vae: Any = AutoencoderKLWan(**{**VAE_CONFIG, "base_dim": 4})
-    clip = torch.rand(1, 3, 5, 16, 16) * 2 - 1
+    vae.decoder.conv_out.weight.data *= 0.2  # diffusers clamps, which would hide differences
+    clip = torch.rand(1, 3, frames, 16, 24) * 2 - 1
 
-    def run() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        decoded = vae.decode(vae.encode(clip).latent_dist.mode()).sample
+    def gradients(total: torch.Tensor) -> dict[str, torch.Tensor]:
         vae.zero_grad()
-        decoded.sum().backward()
-        return decoded.detach(), {n: p.grad.clone() for n, p in vae.named_parameters()}
+        total.backward()
+        return {n: p.grad.clone() for n, p in vae.named_parameters() if p.grad is not None}
 
-    plain, plain_gradients = run()
-    fuse_norms(vae)
-    fused, fused_gradients = run()
-    torch.testing.assert_close(fused, plain, atol=1e-5, rtol=1e-4)
-    for name, gradient in plain_gradients.items():
-        torch.testing.assert_close(fused_gradients[name], gradient, atol=1e-3, rtol=1e-3)
+    posterior = vae.encode(clip).latent_dist
+    decoded = vae.decode(posterior.mean).sample
+    expected = gradients(decoded.square().mean())
+    with whole.whole_clips(vae):
+        mean, log_variance = whole.encode(vae, clip)
+        ours = whole.decode(vae, mean)
+        assert ours.abs().max() < 1
+        found = gradients(ours.square().mean())
+    torch.testing.assert_close(mean, posterior.mean, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(log_variance, posterior.logvar, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ours, decoded, atol=1e-5, rtol=1e-4)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-3)
+    torch.testing.assert_close(vae.encode(clip).latent_dist.mean, posterior.mean)
+    assert latent_shape(clip) == tuple(mean.shape)
+
+
+def test_a_vae_of_another_structure_is_refused() -> None:
+    vae: Any = AutoencoderKLWan(**{**VAE_CONFIG, "base_dim": 4})
+    vae.register_to_config(is_residual=True)
+    with pytest.raises(ValueError, match=r"Wan2\.1"), whole.whole_clips(vae):
+        pass
+
+
+def test_the_loss_of_the_vae_is_zero_for_a_perfect_one_but_for_the_prior() -> None:
+    class Copies:
+        """Latents are the clip itself, with a variance of one."""
+
+        encoder = staticmethod(lambda clip: torch.cat([clip, torch.zeros_like(clip)], 1))
+        quant_conv = post_quant_conv = decoder = staticmethod(lambda x: x)
+
+    clip = torch.rand(1, 3, 5, 4, 4)
+    losses = vae_losses(Copies(), clip, torch.zeros_like(clip), slot_weights(5), autocast=False)
+    total, l1, edges, squares, kl = losses.tolist()
+    assert (l1, edges, squares) == (0.0, 0.0, 0.0)
+    assert kl == pytest.approx(0.5 * float(clip.square().mean()))
+    assert total == pytest.approx(KL_WEIGHT * kl)
+    noise = torch.full_like(clip, 0.1)
+    total, l1, edges, squares, _ = vae_losses(
+        Copies(), clip, noise, slot_weights(5), autocast=False
+    ).tolist()
+    assert (l1, squares) == (pytest.approx(0.1), pytest.approx(0.01))
+    assert edges == pytest.approx(0.0, abs=1e-6)
 
 
 def test_an_eager_step_starts_from_no_gradients() -> None:
@@ -194,9 +237,9 @@ def test_an_eager_step_starts_from_no_gradients() -> None:
 
 
 def test_crops_have_one_shape_and_lie_in_the_unit_range() -> None:
-    pool = torch.randint(0, 256, (3, 17, 100, 140, 3), dtype=torch.uint8)
+    pool = torch.randint(0, 256, (3, 17, 100, 180, 3), dtype=torch.uint8)
     clip = crops([pool], 2, torch.Generator().manual_seed(0))
-    assert clip.shape == (2, 3, 17, 80, 112)
+    assert clip.shape == (2, 3, 17, 96, 160)
     assert float(clip.min()) >= -1.0
     assert float(clip.max()) <= 1.0
 

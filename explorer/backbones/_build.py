@@ -1,0 +1,104 @@
+"""Building a published network and filling it from files, one shard at a time.
+
+`from_pretrained` is not used: it patches `nn.Module` and the default dtype for the whole process
+while it works, and it only warns about missing or unexpected weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from explorer.backbones._wan_files import DTYPES
+from explorer.errors import BackboneError
+
+_SHOWN = 5
+
+
+def build_empty(make: Callable[[], nn.Module], shallow: Callable[[], nn.Module]) -> Any:
+    """A network without memory for its parameters, and with its buffers filled.
+
+    Args:
+        make: builds the network.
+        shallow: builds it with as few blocks as possible; buffers that no file holds (tables of
+            rotary positions) are taken from there.
+    """
+    with torch.device("meta"):
+        network = make()
+    tables = dict(shallow().named_buffers())
+    for name, buffer in list(network.named_buffers()):
+        if not buffer.is_meta:
+            continue
+        owner, _, leaf = name.rpartition(".")
+        if name in tables:
+            setattr(network.get_submodule(owner), leaf, tables[name])
+    return network
+
+
+def fill(
+    network: Any,
+    tensors: Iterator[tuple[str, torch.Tensor]],
+    *,
+    device: str,
+    dtype: str,
+    where: Path,
+) -> Any:
+    """Put tensors into an empty network, each cast and placed as it arrives.
+
+    Parts that the network's class wants in float32 stay there in any dtype.
+
+    Raises:
+        BackboneError: names are missing or unexpected, or a shape differs; nothing is kept then.
+    """
+    wanted = network.state_dict()
+    full = tuple(getattr(network, "_keep_in_fp32_modules", None) or ())
+    seen: set[str] = set()
+    problems: list[str] = []
+    for name, tensor in tensors:
+        if name not in wanted:
+            problems.append(f"unexpected {name}")
+            continue
+        if tensor.shape != wanted[name].shape:
+            shapes = f"{tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}"
+            problems.append(f"{name} has shape {shapes}")
+            continue
+        seen.add(name)
+        kind = torch.float32 if set(full) & set(name.split(".")) else DTYPES[dtype]
+        if not tensor.is_floating_point():
+            kind = tensor.dtype
+        placed = tensor.to(device=device, dtype=kind)
+        network.load_state_dict({name: placed}, strict=False, assign=True)
+    problems += [f"missing {name}" for name in wanted if name not in seen]
+    if problems:
+        network.to("meta")
+        shown = "; ".join(problems[:_SHOWN])
+        more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise BackboneError(f"the weights in {where} do not fit config.json: {shown}{more}")
+    for buffer_owner in network.modules():
+        for name, buffer in buffer_owner.named_buffers(recurse=False):
+            if not buffer.is_meta:
+                buffer_owner._buffers[name] = buffer.to(device)
+    return network.eval().requires_grad_(False)
+
+
+def shards(paths: Sequence[Path]) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, tensor) of safetensors files, read as they are asked for.
+
+    Raises:
+        BackboneError: a file is broken.
+    """
+    for path in paths:
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118: no mapping
+                    yield name, file.get_tensor(name)
+        except BackboneError:
+            raise
+        except Exception as error:  # safetensors has its own kinds of errors
+            reason = " ".join(str(error).split())[:200]
+            raise BackboneError(f"{path} is broken ({reason}): fetch it again") from None

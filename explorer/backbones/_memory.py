@@ -1,0 +1,73 @@
+"""Whether a model fits, before anything of it is read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from explorer.backbones._options import Target
+from explorer.backbones._weights import size_text
+from explorer.errors import BackboneError
+
+if TYPE_CHECKING:
+    from explorer.backbones.base import BackboneCard
+
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+OFFLOADED_SHARE = 0.15
+"""Of the weights, that are on the device at once when blocks take turns."""
+
+
+def needed(card: BackboneCard, target: Target) -> int:
+    """Bytes on the device for the weights and the activations of one pass of a full clip."""
+    weights = card.parameters * ITEM_BYTES[target.dtype]
+    on_gpu = not target.device.startswith("cpu")
+    if target.offload and on_gpu:
+        weights = int(OFFLOADED_SHARE * weights)
+    working = card.working_bytes * ITEM_BYTES[target.dtype] // 2
+    if target.vae_tiling:
+        working //= 2
+    return weights + working
+
+
+def free(device: str) -> int:
+    """Bytes that can be had on a device."""
+    if device.startswith("cpu"):
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    import torch
+
+    return int(torch.cuda.mem_get_info(torch.device(device))[0])
+
+
+def check_memory(card: BackboneCard, target: Target) -> None:
+    """Refuse to load what does not fit.
+
+    Raises:
+        BackboneError: what is needed, what is free, and which option would fit.
+    """
+    need, have = needed(card, target), free(target.device)
+    if need <= have:
+        return
+    tried = [
+        (text, replace(target, **changes))
+        for text, changes in (
+            ("--dtype bfloat16", {"dtype": "bfloat16"}),
+            ("--dtype bfloat16 --vae-tiling", {"dtype": "bfloat16", "vae_tiling": True}),
+            ("--dtype bfloat16 --offload", {"dtype": "bfloat16", "offload": True}),
+            (
+                "--dtype bfloat16 --offload --vae-tiling",
+                {"dtype": "bfloat16", "offload": True, "vae_tiling": True},
+            ),
+        )
+    ]
+    fits = [
+        f"{text} needs {size_text(needed(card, other))}"
+        for text, other in tried
+        if needed(card, other) <= have and needed(card, other) < need
+    ]
+    advice = fits[0] if fits else "no option makes it fit here: take a smaller model"
+    raise BackboneError(
+        f"{card.id} needs about {size_text(need)} on {target.device} in {target.dtype}; "
+        f"{size_text(have)} are free: {advice}"
+    )
