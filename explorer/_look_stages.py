@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from explorer.backbones._options import Target
 from explorer._typing import Float
+from explorer.backbones._options import Target
 from explorer.features import Features
 from explorer.reconstruction import Reconstruction
 from explorer.report import Report
