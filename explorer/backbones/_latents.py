@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from explorer._typing import Float, UInt8
+from explorer.backbones._delivery import as_float16
 from explorer.backbones._hooks import checked_before
 from explorer.backbones._wan_types import Vae
 from explorer.backbones.base import Backbone, BackboneCard, never, resize_frames, slot_map
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from explorer.clip import Clip
 
 SCHEDULE = FlowSchedule(FLOW_SHIFT)
-FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
 def to_video(
@@ -83,9 +83,8 @@ def add_noise(
 
 
 def to_float16(tokens: torch.Tensor) -> np.ndarray:
-    """float16 on the CPU. Rare huge activations are clamped: an infinity would poison a probe."""
-    clamped = tokens.float().clamp(-FLOAT16_MAX, FLOAT16_MAX)
-    return clamped.to(torch.float16).cpu().numpy()
+    """float16 on the CPU, huge activations clamped."""
+    return as_float16(tokens).cpu().numpy()
 
 
 class LatentModel(Backbone):
@@ -139,6 +138,12 @@ class LatentModel(Backbone):
     ) -> dict[int, np.ndarray]:
         """(S, h, w, C) float16 of each wanted layer; the caller holds the lock."""
 
+    def prepare(self, clip: Clip, should_stop: Callable[[], bool]) -> None:
+        """Whatever `read` needs of the clip besides its latents, such as its first frame.
+
+        Called before every `read` by the holder of the lock; models without a condition need none.
+        """
+
     def encode(
         self, clip: Clip, *, should_stop: Callable[[], bool] = never
     ) -> Float[np.ndarray, "z S hl wl"]:
@@ -166,6 +171,7 @@ class LatentModel(Backbone):
                 latents = self._encode(clip, should_stop)
             clean = torch.from_numpy(np.ascontiguousarray(latents))[None]
             noisy = add_noise(clean, gaussian_noise(clean.shape, seed), level)
+            self.prepare(clip, should_stop)
             self.calls += 1
             values = self.read(
                 noisy.to(self.device),
