@@ -19,7 +19,7 @@ from explorer.noise import WanSchedule
 
 SMALL_SCHEDULE = WanSchedule(5.0)
 EXPERTS_SCHEDULE = WanSchedule(3.0)
-BOUNDARY = 875
+BOUNDARY = 875.0
 """First timestep of the expert for much noise: boundary_ratio 0.875 of 1,000."""
 EXPERTS = ("transformer", "transformer_2")
 """Folders of the experts for much and for little noise."""
