@@ -107,6 +107,7 @@ class LatentModel(Backbone):
         self._weights_hash = weights_hash
         self._encoder_hash = encoder_hash
         self._provenance = provenance
+        self._noise: tuple[object, torch.Tensor] | None = None
 
     @property
     def weights_hash(self) -> str:
@@ -169,12 +170,12 @@ class LatentModel(Backbone):
         with self.hold(should_stop):
             if latents is None:
                 latents = self._encode(clip, should_stop)
-            clean = torch.from_numpy(np.ascontiguousarray(latents))[None]
-            noisy = add_noise(clean, gaussian_noise(clean.shape, seed), level)
+            clean = torch.from_numpy(np.ascontiguousarray(latents))[None].to(self.device)
+            noisy = add_noise(clean, self._seeded_noise(clean.shape, seed), level)
             self.prepare(clip, should_stop)
             self.calls += 1
             values = self.read(
-                noisy.to(self.device),
+                noisy,
                 level.timestep,
                 layers=layers,
                 slot_frames=self.slots(len(clip.frames))[1],
@@ -184,6 +185,13 @@ class LatentModel(Backbone):
         return self.features(
             values, clip, sigma=sigma, seed=seed, provenance=self._provenance, tap=tap
         )
+
+    def _seeded_noise(self, shape: Sequence[int], seed: int) -> torch.Tensor:
+        """Noise on the device; the last is kept, for a further noise level of the same seed."""
+        wanted = (tuple(shape), seed)
+        if self._noise is None or self._noise[0] != wanted:
+            self._noise = wanted, gaussian_noise(shape, seed).to(self.device)
+        return self._noise[1]
 
     def check_latents(self, clip: Clip, latents: Float[np.ndarray, "z S hl wl"]) -> None:
         """Refuse latents of another clip length, size or VAE.

@@ -131,6 +131,8 @@ def load_vae(target: Target) -> Any:
         dtype=target.vae_dtype,
         where=config.parent,
     )
+    if target.device.startswith("cuda") and target.vae_dtype != "float32":
+        _build.channels_last(vae)
     if target.vae_tiling:
         vae.enable_tiling()
     return vae
