@@ -314,10 +314,14 @@ def ours(setting: Setting, name: str, way: tuple[str, bool], wanted: dict[str, f
     ]
     if name != "wan2.1-1.3b":
         tasks = tasks[:2]
+    rows = [setting.measure(what, run, wanted=wanted.get(key)) for key, what, run in tasks]
     for words, by in ATTENTION.items() if setting.on_gpu else ():
         what = f"blocks to {layer} and nothing else, attention: {words}"
-        tasks.append(("", what, partial(blocks, _nothing, [layer], by)))
-    return [setting.measure(what, run, wanted=wanted.get(key)) for key, what, run in tasks]
+        try:
+            rows.append(setting.measure(what, partial(blocks, _nothing, [layer], by)))
+        except RuntimeError as error:  # this GPU or this torch has no such kernel
+            print(f"| {what} | {str(error).splitlines()[0]} | | | |", flush=True)
+    return rows
 
 
 def _nothing(tokens: torch.Tensor) -> None:
