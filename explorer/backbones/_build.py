@@ -104,6 +104,19 @@ def fill(
     return network
 
 
+@torch.no_grad()
+def channels_last(network: nn.Module) -> None:
+    """Give the weights of convolutions the layout in which tensor cores read them.
+
+    Activations follow the weights; values change in their last bits only.
+    """
+    for weights in network.parameters():
+        if weights.dim() == 5:
+            weights.data = weights.data.contiguous(memory_format=torch.channels_last_3d)
+        elif weights.dim() == 4:
+            weights.data = weights.data.contiguous(memory_format=torch.channels_last)
+
+
 def offered(tensor: torch.Tensor, device: str) -> torch.Tensor:
     """A tensor on a device."""
     return tensor.to(device)
