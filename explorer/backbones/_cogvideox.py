@@ -172,10 +172,16 @@ class CogVideoXBackbone(LatentModel):
 
     def stack(self, latents: Float[torch.Tensor, "1 z S h w"]) -> Float[torch.Tensor, "B s c h w"]:
         """What the transformer gets: one entry for each clip, with its conditions as channels."""
-        image = int(self.recipe.first_frame)
-        times = latents[0].transpose(0, 1)
-        clips = times[image:].unflatten(0, (2 if self.recipe.interleaved else 1, -1))
-        return torch.cat([clips, self.conditions(times[:image], clips)], dim=2)
+        clips = self.entries(latents)
+        image = latents[0, :, : int(self.recipe.first_frame)].transpose(0, 1)
+        return torch.cat([clips, self.conditions(image, clips)], dim=2)
+
+    def entries(
+        self, latents: Float[torch.Tensor, "1 z S h w"]
+    ) -> Float[torch.Tensor, "B s z h w"]:
+        """The clips of latents, without the first frame's."""
+        times = latents[0, :, int(self.recipe.first_frame) :].transpose(0, 1)
+        return times.unflatten(0, (2 if self.recipe.interleaved else 1, -1))
 
     def conditions(
         self, image: Float[torch.Tensor, "i c h w"], clips: Float[torch.Tensor, "B s c h w"]

@@ -86,6 +86,11 @@ def ask(backbone: Backbone, clip: Clip, **changes: Any) -> Features:
     return backbone.extract(clip, **wanted)[wanted["layers"][-1]]
 
 
+def latents_of(backbone: Backbone, clip: Clip) -> dict[str, Any]:
+    """The clip's latents, so that what follows runs the network for its features alone."""
+    return {} if backbone.encoder_hash is None else {"latents": backbone.encode(clip)}
+
+
 def test_the_card_describes_the_features(full: Backbone) -> None:
     card = full.card
     clip = make_clip(full, 1 + card.frame_step)
@@ -196,14 +201,15 @@ def test_kept_outputs_are_only_the_asked_ones_and_equal_the_full_pass(backbone: 
     if not backbone.blocks:
         pytest.skip("no network")
     clip, last = make_clip(backbone, 1), backbone.card.layers - 1
+    given = latents_of(backbone, clip)
     ran: list[int] = []
     handles = [
         block.register_forward_hook(lambda *_, number=number: ran.append(number))
         for number, block in enumerate(backbone.blocks)
     ]
-    stopped = ask(backbone, clip, layers=[0])
+    stopped = ask(backbone, clip, layers=[0], **given)
     assert ran in ([], [0])
-    full = backbone.extract(clip, layers=[0, last], sigma=0.3)
+    full = backbone.extract(clip, layers=[0, last], sigma=0.3, **given)
     for handle in handles:
         handle.remove()
     assert sorted(full) == sorted({0, last})
@@ -232,12 +238,14 @@ def test_the_pass_ends_after_the_last_wanted_block(backbone: Backbone) -> None:
         assert backbone.card.layers == 1
         return
     assert len(backbone.blocks) == backbone.card.layers
+    clip = some_clip(backbone)
+    given = latents_of(backbone, clip)
     run: list[int] = []
     handles = [
         block.register_forward_hook(lambda *_, number=number: run.append(number))
         for number, block in enumerate(backbone.blocks)
     ]
-    backbone.extract(some_clip(backbone), layers=[0, 2], sigma=0.3)
+    backbone.extract(clip, layers=[0, 2], sigma=0.3, **given)
     for handle in handles:
         handle.remove()
     # The pass leaves from inside block 2, whose own later hooks are skipped with it.
