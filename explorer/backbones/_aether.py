@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from explorer._typing import Float
+from explorer.backbones._aether_published import RAYS
 from explorer.backbones._cogvideox import CogVideoXBackbone
 from explorer.backbones._hooks import checked_before
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from explorer.clip import Clip
     from explorer.noise import NoiseLevel
 
-RAYS = 24
 STEPS = 4
 """Of the reconstruction, as in the model's own pipeline."""
 SEED = 0

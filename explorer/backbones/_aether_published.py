@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from explorer.noise import Schedule
 
 RAYS = 24
+"""Channels of a slot's ray map: six for each of its four frames."""
 
 
 def hashes(target: Target, *, recipe: Recipe, source: Source) -> Hashes:

@@ -268,4 +268,3 @@ def test_the_solver_is_the_one_that_the_schedule_of_the_model_names() -> None:
     np.testing.assert_allclose(
         solver.alphas_cumprod**0.5, CogVideoXSchedule(1.0).signals, atol=1e-6
     )
-    assert isinstance(registry.card("aether").source, Source)
