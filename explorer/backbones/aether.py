@@ -44,7 +44,8 @@ CARD = replace(
     licence="MIT; VAE: CogVideoX licence (other)",
     max_frames=41,
     parameters=PARAMETERS + VAE_PARAMETERS,
-    note="CogVideoX fine-tuned on synthetic geometry; is given the first frame, no geometry.",
+    note="CogVideoX fine-tuned on synthetic geometry, clips of 17, 25, 33 or 41 frames; is given "
+    "the first frame, no geometry.",
     source=SOURCE,
     official=f"{RELEASED} (aether-official).",
 )
@@ -81,6 +82,7 @@ _offer(
         max_frames=81,
         frame_step=8,
         note="Sees its own reconstruction; two interleaved clips of 41 frames.",
+        official="Same inputs, frames and slots; bf16, unseeded noise there; layer 20, --t 749.",
     ),
     replace(RECIPE, geometry=True, interleaved=True),
 )

@@ -82,6 +82,7 @@ CARD_I2V = replace(
     "(cogvideox-5b-i2v-official has its frames).",
     first_frame=True,
 )
+SAME_FRAMES = "Same frames and slots; fp16 and unseeded noise there; layer 20, --t 749."
 TWO_CLIPS = "Shown two interleaved clips of 49 as released; frames 8k+1 to 8k+7 share two slots."
 
 
@@ -97,6 +98,7 @@ def _offer(card: BackboneCard, schedule: CogVideoXSchedule, recipe: Recipe, **ti
                 max_frames=97,
                 frame_step=8,
                 note=TWO_CLIPS,
+                official=SAME_FRAMES,
             )
 
         def load(card: BackboneCard, target: Target, order: Recipe = order) -> Backbone:
