@@ -126,6 +126,12 @@ class LatentModel(Backbone):
         level = self.schedule.at_sigma(sigma)
         return dataclasses.replace(level, sigma=sigma)
 
+    def with_noise(
+        self, clean: Float[torch.Tensor, "1 z S hl wl"], seed: int, level: NoiseLevel
+    ) -> Float[torch.Tensor, "1 z S hl wl"]:
+        """Latents as `read` gets them; models with conditions keep these free of noise."""
+        return add_noise(clean, self._seeded_noise(clean.shape, seed), level)
+
     @abstractmethod
     def read(
         self,
@@ -171,7 +177,7 @@ class LatentModel(Backbone):
             if latents is None:
                 latents = self._encode(clip, should_stop)
             clean = torch.from_numpy(np.ascontiguousarray(latents))[None].to(self.device)
-            noisy = add_noise(clean, self._seeded_noise(clean.shape, seed), level)
+            noisy = self.with_noise(clean, seed, level)
             self.prepare(clip, should_stop)
             self.calls += 1
             values = self.read(

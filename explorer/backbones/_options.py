@@ -42,7 +42,7 @@ class Target:
     @property
     def files(self) -> tuple[object, ...]:
         """What of it the hashes of a model depend on."""
-        return self.weights, self.encoder_recipe, self.prompt
+        return self.weights, self.encoder_recipe, self.prompt, self.dtype
 
     @property
     def encoder_recipe(self) -> str:
@@ -59,9 +59,12 @@ class Source:
         files: patterns of the files that are needed, of those in the repository.
         download_bytes: of these files.
         gated: whether the licence must be accepted on the repository's page first.
+        shared: another repository with parts that this one leaves out; its files count in
+            `download_bytes`, and are looked for in the folder of weights too.
     """
 
     repo: str
     files: tuple[str, ...]
     download_bytes: int
     gated: bool = False
+    shared: Source | None = None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from explorer.errors import BackboneError
 
 if TYPE_CHECKING:
+    from explorer.backbones._options import Source
     from explorer.backbones.base import BackboneCard
 
 VARIABLE = "EMERGE3D_WEIGHTS"
@@ -36,11 +38,12 @@ def find_weights(card: BackboneCard, weights: Path | None = None) -> Path:
     root = os.environ.get(VARIABLE)
     if root and (Path(root) / card.id).is_dir():
         return Path(root) / card.id
-    cached = _cached(card)
-    if cached is not None:
+    cached = _cached(card.source)
+    shared = card.source.shared
+    if cached is not None and (shared is None or _cached(shared) is not None):
         return cached
     raise BackboneError(
-        f"the weights of {card.id} are not on this machine ({card.source.repo}, "
+        f"the weights of {card.id} are not on this machine ({_repositories(card.source)}, "
         f"{size_text(card.source.download_bytes)}): run `emerge3d backbones {card.id} --download`, "
         f"or give a folder that holds them with --weights DIR or {VARIABLE}"
     )
@@ -57,12 +60,36 @@ def is_here(card: BackboneCard) -> bool:
     return True
 
 
-def _cached(card: BackboneCard) -> Path | None:
+def shared_folder(source: Source, folder: Path) -> Path:
+    """Where the parts are that a model takes from another repository.
+
+    Its own folder where one of them is there, else that repository in the hub's cache.
+
+    Raises:
+        BackboneError: they are in neither.
+    """
+    shared = source.shared
+    if shared is None:
+        return folder
+    needed = {pattern.partition("/")[0] for pattern in shared.files if "/" in pattern}
+    if any((folder / part).is_dir() for part in needed):
+        return folder
+    cached = _cached(shared)
+    if cached is None:
+        raise BackboneError(
+            f"{folder} lacks {', '.join(sorted(needed))}: put these folders of {shared.repo} "
+            f"beside those of {source.repo}, or run `hf download {shared.repo}`"
+        )
+    return cached
+
+
+def _repositories(source: Source) -> str:
+    return source.repo if source.shared is None else f"{source.repo} and {source.shared.repo}"
+
+
+def _cached(source: Source) -> Path | None:
     from huggingface_hub import snapshot_download
 
-    source = card.source
-    if source is None:
-        return None
     try:
         found = snapshot_download(
             source.repo, allow_patterns=list(source.files), local_files_only=True
@@ -86,6 +113,8 @@ def download(card: BackboneCard) -> Path:
     source = card.source
     if source is None:
         raise BackboneError(f"{card.id} comes with the package: there is nothing to download")
+    if source.shared is not None:
+        download(replace(card, source=source.shared))
     by_hand = (
         f"on a machine with access: hf download {source.repo} --local-dir DIR; "
         "then give --weights DIR here"

@@ -60,7 +60,7 @@ def _tiny(folder: Path) -> None:
             "No configuration of the paper uses it. Its helper conditions on the last frame by "
             "mistake (`video[-1]`); here it is the first. Layer 20, --t 749, unseeded noise."
         ),
-        condition="first frame",
+        first_frame=True,
     ),
     hashes=hashes,
     schedule=SCHEDULE,
