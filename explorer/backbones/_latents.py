@@ -126,6 +126,12 @@ class LatentModel(Backbone):
         level = self.schedule.at_sigma(sigma)
         return dataclasses.replace(level, sigma=sigma)
 
+    def noised(
+        self, clean: Float[torch.Tensor, "1 z S hl wl"], seed: int, level: NoiseLevel
+    ) -> Float[torch.Tensor, "1 z S hl wl"]:
+        """What `read` gets of the latents; models that keep a clean condition in them differ."""
+        return add_noise(clean, gaussian_noise(clean.shape, seed), level)
+
     @abstractmethod
     def read(
         self,
@@ -165,7 +171,7 @@ class LatentModel(Backbone):
             if latents is None:
                 latents = self._encode(clip, should_stop)
             clean = torch.from_numpy(np.ascontiguousarray(latents))[None]
-            noisy = add_noise(clean, gaussian_noise(clean.shape, seed), level)
+            noisy = self.noised(clean, seed, level)
             self.calls += 1
             values = self.read(
                 noisy.to(self.device),

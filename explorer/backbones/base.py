@@ -116,7 +116,10 @@ class Backbone(ABC):
         lock: held during every pass.
         calls: features computed from the network, one for each `extract`.
         encoder_calls: clips encoded by the VAE. Both counters prove cache hits.
+        given_first_frame: whether the model is shown the first frame without noise at every sigma.
     """
+
+    given_first_frame = False
 
     def __init__(self, card: BackboneCard) -> None:
         self.card = card
