@@ -1,0 +1,99 @@
+"""Block outputs of diffusers' HunyuanVideo transformer on noisy latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from explorer._typing import Float
+from explorer.backbones._hooks import run_blocks
+from explorer.backbones._hunyuan_vae import HunyuanLatentModel
+from explorer.backbones._latents import compute_provenance, to_float16
+from explorer.backbones.base import BackboneCard
+from explorer.noise import Schedule
+
+GUIDANCE = 6.0
+"""Strength of guidance that the distilled model is told: the default of its pipeline."""
+
+
+def tapped(block: Any, tap: str) -> torch.nn.Module:
+    """The norm whose output is the query or key of a block, before rotation.
+
+    In a double-stream block it sees image tokens alone, in a single-stream block text after them.
+    """
+    module: torch.nn.Module = {"query": block.attn.norm_q, "key": block.attn.norm_k}[tap]
+    return module
+
+
+def image_tokens(output: Any, grid: tuple[int, int, int]) -> torch.Tensor:
+    """(S, h, w, C) of what a block returns, (image, text), or of (1, N + L, heads, C / heads)."""
+    tokens: torch.Tensor = output[0][0] if isinstance(output, tuple) else output[0].flatten(1)
+    slots, rows, columns = grid
+    return tokens[: slots * rows * columns].unflatten(0, grid)
+
+
+class HunyuanBackbone(HunyuanLatentModel):
+    """The Hunyuan VAE and a transformer of diffusers' class behind the one `extract`."""
+
+    def __init__(
+        self,
+        card: BackboneCard,
+        vae: Any,
+        transformer: Any,
+        *,
+        weights_hash: str,
+        encoder_hash: str | None,
+        schedule: Schedule,
+        prompt: dict[str, torch.Tensor],
+    ) -> None:
+        self.dtype: torch.dtype = transformer.proj_out.weight.dtype
+        super().__init__(
+            card,
+            vae,
+            weights_hash=weights_hash,
+            encoder_hash=encoder_hash,
+            provenance=compute_provenance(vae.device, self.dtype, trained=True),
+            schedule=schedule,
+        )
+        self.transformer = transformer.eval().requires_grad_(False)
+        self.prompt = prompt
+
+    @property
+    def blocks(self) -> Sequence[Any]:
+        return [*self.transformer.transformer_blocks, *self.transformer.single_transformer_blocks]
+
+    @torch.inference_mode()
+    def read(
+        self,
+        noisy: Float[torch.Tensor, "1 z S hl wl"],
+        timestep: float,
+        *,
+        layers: Sequence[int],
+        slot_frames: np.ndarray,
+        tap: str,
+        should_stop: Callable[[], bool],
+    ) -> dict[int, np.ndarray]:
+        grid = (len(slot_frames), *self.card.token_grid)
+        device, guidance = noisy.device, None
+        if self.transformer.config.guidance_embeds:
+            guidance = torch.tensor([GUIDANCE], dtype=self.dtype, device=device) * 1000.0
+        blocks = list(self.blocks)
+        return run_blocks(
+            lambda: self.transformer(
+                hidden_states=noisy.to(self.dtype),
+                timestep=torch.tensor([timestep], dtype=torch.float32, device=device),
+                encoder_hidden_states=self.prompt["text"].to(self.dtype),
+                encoder_attention_mask=self.prompt["mask"].to(self.dtype),
+                pooled_projections=self.prompt["pooled"].to(self.dtype),
+                guidance=guidance,
+                return_dict=False,
+            ),
+            blocks,
+            layers=layers,
+            keep=lambda output: to_float16(image_tokens(output, grid)),
+            readers=None if tap == "block" else [tapped(block, tap) for block in blocks],
+            should_stop=should_stop,
+        )
