@@ -17,6 +17,8 @@ from explorer.noise import Schedule
 
 GUIDANCE = 6.0
 """Strength of guidance that the distilled model is told: the default of its pipeline."""
+IMAGE_TOKENS = 729
+"""Tokens of a first image in version 1.5; all zero without one."""
 
 
 def tapped(block: Any, tap: str) -> torch.nn.Module:
@@ -65,6 +67,22 @@ class HunyuanBackbone(HunyuanLatentModel):
     def blocks(self) -> Sequence[Any]:
         return [*self.transformer.transformer_blocks, *self.transformer.single_transformer_blocks]
 
+    def inputs(
+        self, noisy: Float[torch.Tensor, "1 z S hl wl"], timestep: float
+    ) -> dict[str, torch.Tensor | None]:
+        """What the transformer is called with, as its pipeline does."""
+        guidance = None
+        if self.transformer.config.guidance_embeds:
+            guidance = torch.tensor([GUIDANCE], dtype=self.dtype, device=noisy.device) * 1000.0
+        return {
+            "hidden_states": noisy.to(self.dtype),
+            "timestep": torch.tensor([timestep], dtype=torch.float32, device=noisy.device),
+            "encoder_hidden_states": self.prompt["text"].to(self.dtype),
+            "encoder_attention_mask": self.prompt["mask"].to(self.dtype),
+            "pooled_projections": self.prompt["pooled"].to(self.dtype),
+            "guidance": guidance,
+        }
+
     @torch.inference_mode()
     def read(
         self,
@@ -77,23 +95,40 @@ class HunyuanBackbone(HunyuanLatentModel):
         should_stop: Callable[[], bool],
     ) -> dict[int, np.ndarray]:
         grid = (len(slot_frames), *self.card.token_grid)
-        device, guidance = noisy.device, None
-        if self.transformer.config.guidance_embeds:
-            guidance = torch.tensor([GUIDANCE], dtype=self.dtype, device=device) * 1000.0
         blocks = list(self.blocks)
         return run_blocks(
-            lambda: self.transformer(
-                hidden_states=noisy.to(self.dtype),
-                timestep=torch.tensor([timestep], dtype=torch.float32, device=device),
-                encoder_hidden_states=self.prompt["text"].to(self.dtype),
-                encoder_attention_mask=self.prompt["mask"].to(self.dtype),
-                pooled_projections=self.prompt["pooled"].to(self.dtype),
-                guidance=guidance,
-                return_dict=False,
-            ),
+            lambda: self.transformer(**self.inputs(noisy, timestep), return_dict=False),
             blocks,
             layers=layers,
             keep=lambda output: to_float16(image_tokens(output, grid)),
             readers=None if tap == "block" else [tapped(block, tap) for block in blocks],
             should_stop=should_stop,
         )
+
+
+class Hunyuan15Backbone(HunyuanBackbone):
+    """Version 1.5: double-stream blocks alone, and places for glyphs and a first image.
+
+    Text to video leaves the image and its mask zero; glyphs are zero unless the prompt quotes text.
+    """
+
+    @property
+    def blocks(self) -> Sequence[Any]:
+        return list(self.transformer.transformer_blocks)
+
+    def inputs(
+        self, noisy: Float[torch.Tensor, "1 z S hl wl"], timestep: float
+    ) -> dict[str, torch.Tensor | None]:
+        latents = noisy.to(self.dtype)
+        nothing = torch.zeros_like(latents)
+        width = self.transformer.config.image_embed_dim
+        return {
+            "hidden_states": torch.cat([latents, nothing, nothing[:, :1]], dim=1),
+            # The network embeds the timestep in the dtype in which it comes.
+            "timestep": torch.tensor([timestep], dtype=self.dtype, device=noisy.device),
+            "encoder_hidden_states": self.prompt["text"].to(self.dtype),
+            "encoder_attention_mask": self.prompt["mask"].to(self.dtype),
+            "encoder_hidden_states_2": self.prompt["glyphs"].to(self.dtype),
+            "encoder_attention_mask_2": self.prompt["glyph_mask"].to(self.dtype),
+            "image_embeds": latents.new_zeros(1, IMAGE_TOKENS, width),
+        }

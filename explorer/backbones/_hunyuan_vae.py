@@ -2,7 +2,8 @@
 
 Its encoder attends over all tokens of what it is given, with a mask as large as their square: a
 whole clip at full size does not fit anywhere. The VAE is run as in Open-Sora: in tiles of 256
-pixels that overlap by 64, each with all frames. Tiling in time is what `--vae-tiling` adds.
+pixels that overlap by 64, each with all frames; `--vae-tiling` makes them smaller still. The VAE of
+HunyuanVideo 1.5 attends likewise and is treated likewise.
 """
 
 from __future__ import annotations
@@ -33,15 +34,19 @@ TINY: dict[str, Any] = {
 }
 
 
-def make(settings: dict[str, Any]) -> Any:
-    """An `AutoencoderKLHunyuanVideo`; no settings give the released one."""
+def make(settings: dict[str, Any], kind: str = "AutoencoderKLHunyuanVideo") -> Any:
+    """A VAE of one of diffusers' classes; no settings give the released one."""
     import diffusers
 
-    library: Any = diffusers
-    return library.AutoencoderKLHunyuanVideo.from_config(settings)
+    return getattr(diffusers, kind).from_config(settings)
 
 
-def load_vae(target: Target, files: Sequence[Path], settings: dict[str, Any]) -> Any:
+def load_vae(
+    target: Target,
+    files: Sequence[Path],
+    settings: dict[str, Any],
+    kind: str = "AutoencoderKLHunyuanVideo",
+) -> Any:
     """The VAE, encoder and decoder, from safetensors files.
 
     The files of Tencent, Open-Sora and the community's repository name its tensors alike.
@@ -50,19 +55,26 @@ def load_vae(target: Target, files: Sequence[Path], settings: dict[str, Any]) ->
         BackboneError: a file is broken or of another structure.
     """
     vae = _build.fill(
-        _build.build_empty(lambda: make(settings)),
+        _build.build_empty(lambda: make(settings, kind)),
         _build.shards(files),
         device=target.device,
         dtype=target.vae_dtype,
         where=files[0].parent,
     )
-    return tiled(vae, in_time=target.vae_tiling)
+    return tiled(vae, small=target.vae_tiling)
 
 
-def tiled(vae: Any, *, in_time: bool = False) -> Any:
-    """The VAE, set to tiles of 256 pixels, and of 16 frames with `in_time`."""
+def tiled(vae: Any, *, small: bool = False) -> Any:
+    """The VAE, set to tiles of 256 pixels and all frames, or smaller ones.
+
+    Smaller ones have 16 frames, or 128 pixels in version 1.5, which has no tiles in time.
+    """
     vae.enable_tiling()
-    vae.use_framewise_encoding = in_time
+    if hasattr(vae, "use_framewise_encoding"):
+        vae.use_framewise_encoding = small
+    elif small:
+        latent = 128 // vae.spatial_compression_ratio
+        vae.enable_tiling(128, 128, latent, latent)
     return vae
 
 

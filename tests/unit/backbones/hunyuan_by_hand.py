@@ -115,7 +115,7 @@ def networks_left(monkeypatch: pytest.MonkeyPatch, load: Callable[[], Any]) -> t
     return message, sum(reference() is not None for reference in made)
 
 
-def write_tokenizer(folder: Path, words: list[str]) -> None:
+def write_tokenizer(folder: Path, words: list[str], *, chat: str | None = None) -> None:
     """A tokenizer that knows a few words and ends every text."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -127,5 +127,9 @@ def write_tokenizer(folder: Path, words: list[str]) -> None:
         single="$A </s>", special_tokens=[("</s>", 1)]
     )
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        chat_template=chat,
     ).save_pretrained(folder)

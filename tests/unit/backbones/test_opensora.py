@@ -151,7 +151,7 @@ def test_large_pictures_are_encoded_in_tiles_that_fade_into_each_other(
     mixed = left[..., 24:] * (1 - fade) + right[..., :8] * fade
     torch.testing.assert_close(found[..., 24:32], mixed)
     torch.testing.assert_close(found[..., 32:], right[..., 8:])
-    in_time = _hunyuan_vae.encode_video(_hunyuan_vae.tiled(vae, in_time=True), video)
+    in_time = _hunyuan_vae.encode_video(_hunyuan_vae.tiled(vae, small=True), video)
     assert in_time.shape == found.shape
     assert (in_time - found).abs().max() > 1e-4
 
@@ -247,6 +247,20 @@ def test_the_default_cell_is_the_papers() -> None:
     assert level.noise == pytest.approx(0.764, abs=1e-5)
     schedule = OpenSoraSchedule(card.token_grid[0] * card.token_grid[1], 33)
     assert schedule.at_time(0.25).sigma == pytest.approx(card.default_cell[1], abs=1e-3)
+
+
+@pytest.mark.parametrize("latent_frames", [1, 5, 21, 33])
+@pytest.mark.parametrize("sigma", [0.1, 0.5, 0.764, 1.0])
+def test_the_model_sees_one_sigma_alike_in_clips_of_any_length(
+    latent_frames: int, sigma: float
+) -> None:
+    here = OpenSoraSchedule(1590, latent_frames).at_sigma(sigma)
+    released = registry.noise_level(ID, sigma)
+    assert released is not None
+    for name in ("timestep", "signal", "noise"):
+        assert getattr(here, name) == pytest.approx(getattr(released, name))
+    shifted = latent_frames < 33 and sigma < 1
+    assert (here.official_index > released.official_index) == shifted
 
 
 def test_other_prompts_are_embedded_once_with_all_padding_seen(
