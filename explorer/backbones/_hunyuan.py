@@ -15,8 +15,13 @@ from explorer.backbones._latents import compute_provenance, to_float16
 from explorer.backbones.base import BackboneCard
 from explorer.noise import Schedule
 
-GUIDANCE = 6.0
-"""Strength of guidance that the distilled model is told: the default of its pipeline."""
+GUIDANCE = 6016.0
+"""Strength of guidance that the distilled model is told, times 1000.
+
+The pipelines' default is 6. They multiply in bfloat16, where 6000 does not exist, and the network
+takes sines of the number: 6000 and 6016 are as different to it as any two. It is told in every
+precision what it is told in the usual one.
+"""
 IMAGE_TOKENS = 729
 """Tokens of a first image in version 1.5; all zero without one."""
 
@@ -73,7 +78,7 @@ class HunyuanBackbone(HunyuanLatentModel):
         """What the transformer is called with, as its pipeline does."""
         guidance = None
         if self.transformer.config.guidance_embeds:
-            guidance = torch.tensor([GUIDANCE], dtype=self.dtype, device=noisy.device) * 1000.0
+            guidance = torch.tensor([GUIDANCE], device=noisy.device)
         return {
             "hidden_states": noisy.to(self.dtype),
             "timestep": torch.tensor([timestep], dtype=torch.float32, device=noisy.device),
@@ -112,6 +117,14 @@ class Hunyuan15Backbone(HunyuanBackbone):
     Text to video leaves the image and its mask zero; glyphs are zero unless the prompt quotes text.
     """
 
+    def __init__(self, card: BackboneCard, vae: Any, transformer: Any, **rest: Any) -> None:
+        super().__init__(card, vae, transformer, **rest)
+        # The network rounds the timestep to the dtype of its weights before it takes sines of it,
+        # by up to 2 of 1000 in bfloat16. It gets float32, and its sines are rounded instead.
+        transformer.time_embed.timestep_embedder.register_forward_pre_hook(
+            lambda module, inputs: tuple(each.to(self.dtype) for each in inputs)
+        )
+
     @property
     def blocks(self) -> Sequence[Any]:
         return list(self.transformer.transformer_blocks)
@@ -124,8 +137,7 @@ class Hunyuan15Backbone(HunyuanBackbone):
         width = self.transformer.config.image_embed_dim
         return {
             "hidden_states": torch.cat([latents, nothing, nothing[:, :1]], dim=1),
-            # The network embeds the timestep in the dtype in which it comes.
-            "timestep": torch.tensor([timestep], dtype=self.dtype, device=noisy.device),
+            "timestep": torch.tensor([timestep], dtype=torch.float32, device=noisy.device),
             "encoder_hidden_states": self.prompt["text"].to(self.dtype),
             "encoder_attention_mask": self.prompt["mask"].to(self.dtype),
             "encoder_hidden_states_2": self.prompt["glyphs"].to(self.dtype),

@@ -228,7 +228,7 @@ def write_tiny(folder: Path, **changes: Any) -> None:
     }
     vae = {
         "latent_channels": 4,
-        "block_out_channels": [4, 8, 16, 32, 32],
+        "block_out_channels": [2, 4, 8, 16, 16],
         "layers_per_block": 1,
     }
     models = {

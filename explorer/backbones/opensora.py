@@ -21,8 +21,8 @@ SCHEDULE = OpenSoraSchedule(tokens_per_frame=GRID[0] * GRID[1], latent_frames=33
 # The transformer in bfloat16 (23.8 GB), the VAE (1.0), T5 (about 19) and CLIP (about 1): an
 # estimate from parameters, not a sum of file sizes.
 DOWNLOAD_BYTES = 45_000_000_000
-# Not measured: four activations of 4.3 GB at once in the VAE's first blocks, where a float32 tile has
-# 128 channels, 129 frames and 256 x 256 pixels, and room for what its convolutions need.
+# Not measured: four activations of 4.3 GB at once in the VAE's first blocks, where a float32 tile
+# has 128 channels, 129 frames and 256 x 256 pixels, and room for what its convolutions need.
 WORKING_BYTES = 25 * 10**9
 
 CARD = BackboneCard(

@@ -80,6 +80,17 @@ def recorded(blocks: list[Any]) -> Iterator[list[Any]]:
         handle.remove()
 
 
+def check_half_precision(backbone: Any, half: Any, clip: Clip, *, sigma: float) -> None:
+    """bfloat16 may cost bits of the features, but must tell the network the same numbers."""
+    layer = backbone.card.layers - 1
+    exact, rounded = (
+        each.extract(clip, layers=[layer], sigma=sigma)[layer].values.astype(np.float64)
+        for each in (backbone, half)
+    )
+    assert half.dtype == torch.bfloat16
+    assert 0 < np.abs(exact - rounded).max() < 0.15 * exact.std()
+
+
 def break_file(path: Path, how: str) -> None:
     """Leave out the last tensor of a file, add one, or change its shape."""
     state = load_file(path)

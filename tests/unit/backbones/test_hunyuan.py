@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Callable
@@ -30,9 +31,10 @@ def write(folder: Path) -> Path:
     return folder
 
 
-def load(folder: Path) -> Any:
+def load(folder: Path, dtype: str = "float32") -> Any:
     card = registry.card(ID, weights=folder)
-    return _hunyuan_published.load(card, Target(weights=folder), schedule=FlowSchedule(7.0))
+    target = Target(weights=folder, dtype=dtype)
+    return _hunyuan_published.load(card, target, schedule=FlowSchedule(7.0))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,7 @@ def given(folder: Path, clip: Clip, sigma: float, seed: int) -> dict[str, torch.
         "encoder_hidden_states": texts["text"],
         "encoder_attention_mask": texts["mask"],
         "pooled_projections": texts["pooled"],
-        "guidance": torch.tensor([6000.0]),
+        "guidance": torch.tensor([6016.0]),
     }
 
 
@@ -102,6 +104,13 @@ def test_features_are_the_image_tokens_of_a_plain_forward(
         assert text.shape == (1, 256, WIDTH)
         expected = image[0].reshape(slots, *hand.GRID, WIDTH).numpy()
         np.testing.assert_allclose(found[layer].values, expected, rtol=2e-3, atol=2e-4)
+
+
+def test_half_precision_tells_the_network_the_same(
+    model: Any, folder: Path, make_clip: MakeClip
+) -> None:
+    half = hand.small(load(folder, "bfloat16"))
+    hand.check_half_precision(model, half, make_clip(9, hand.SIZE), sigma=0.6257)
 
 
 @pytest.mark.parametrize("tap", ["query", "key"])
@@ -223,6 +232,17 @@ def test_other_prompts_are_put_into_the_template_and_lose_it_again(
     assert found["mask"][0].tolist() == [1.0] * 5 + [0.0] * 251
     torch.testing.assert_close(found["text"][:, :5], states[:, 2:], rtol=0.01, atol=0.01)
     torch.testing.assert_close(found["pooled"], pooled, rtol=0.01, atol=0.01)
+
+
+def test_the_guidance_is_what_the_pipeline_makes_of_its_default() -> None:
+    import diffusers
+
+    from explorer.backbones import _hunyuan
+
+    library: Any = diffusers
+    default = inspect.signature(library.HunyuanVideoPipeline.__call__).parameters["guidance_scale"]
+    given = torch.tensor([default.default], dtype=torch.bfloat16) * 1000.0
+    assert float(given) == _hunyuan.GUIDANCE
 
 
 def test_the_template_is_the_pipelines() -> None:

@@ -31,9 +31,10 @@ def write(folder: Path) -> Path:
     return folder
 
 
-def load(folder: Path) -> Any:
+def load(folder: Path, dtype: str = "float32") -> Any:
     card = registry.card(ID, weights=folder)
-    return _hunyuan15_published.load(card, Target(weights=folder), schedule=FlowSchedule(5.0))
+    target = Target(weights=folder, dtype=dtype)
+    return _hunyuan15_published.load(card, target, schedule=FlowSchedule(5.0))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def plain_vae(folder: Path) -> Any:
 
     library: Any = diffusers
     vae = library.AutoencoderKLHunyuanVideo15(
-        latent_channels=4, block_out_channels=(4, 8, 16, 32, 32), layers_per_block=1
+        latent_channels=4, block_out_channels=(2, 4, 8, 16, 16), layers_per_block=1
     )
     vae.load_state_dict(weights_of(folder, "vae"), strict=True)
     return vae.eval()
@@ -118,6 +119,13 @@ def test_features_are_the_image_tokens_of_a_plain_forward(
         assert text.shape == (1, 1000 + 256 + 729, WIDTH)
         expected = image[0].reshape(slots, *hand.GRID, WIDTH).numpy()
         np.testing.assert_allclose(found[layer].values, expected, rtol=2e-3, atol=2e-4)
+
+
+def test_half_precision_tells_the_network_the_same(
+    model: Any, folder: Path, make_clip: MakeClip
+) -> None:
+    half = hand.small(load(folder, "bfloat16"))
+    hand.check_half_precision(model, half, make_clip(9, hand.SIZE), sigma=0.6257)
 
 
 @pytest.mark.parametrize("tap", ["query", "key"])

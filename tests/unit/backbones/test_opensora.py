@@ -32,9 +32,9 @@ def write(folder: Path) -> Path:
     return folder
 
 
-def load(folder: Path) -> Any:
+def load(folder: Path, dtype: str = "float32") -> Any:
     card = registry.card(ID, weights=folder)
-    target = Target(weights=folder)
+    target = Target(weights=folder, dtype=dtype)
     schedule = OpenSoraSchedule(1590, 33)
     return _opensora_published.load(card, target, schedule=schedule)
 
@@ -98,6 +98,13 @@ def test_features_are_the_image_tokens_of_a_plain_forward(
     for layer, output in enumerate(outputs):
         expected = output[0, 512:].reshape(slots, *hand.GRID, WIDTH).numpy()
         np.testing.assert_allclose(found[layer].values, expected, rtol=2e-3, atol=2e-4)
+
+
+def test_half_precision_tells_the_network_the_same(
+    model: Any, folder: Path, make_clip: MakeClip
+) -> None:
+    half = hand.small(load(folder, "bfloat16"))
+    hand.check_half_precision(model, half, make_clip(9, hand.SIZE), sigma=0.6257)
 
 
 @pytest.mark.parametrize("tap", ["query", "key"])
