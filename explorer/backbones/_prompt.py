@@ -7,7 +7,7 @@ the text encoder loaded, used and let go.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -52,8 +52,13 @@ def embeddings(
     return found
 
 
-def text_tools(folder: Path, what: str) -> None:
+def text_tools(folder: Path, what: str, parts: Sequence[str] = ("text_encoder",)) -> None:
     """Refuse to go on without what a text encoder needs.
+
+    Args:
+        folder: the model's weights.
+        what: the model, for messages.
+        parts: folders in it that are needed.
 
     Raises:
         BackboneError: transformers is not installed, or the folder has no text encoder.
@@ -65,8 +70,9 @@ def text_tools(folder: Path, what: str) -> None:
             f"{what} needs transformers once, to embed its prompt: "
             "pip install 'emerge3d[backbones]'"
         ) from None
-    if not (folder / "text_encoder").is_dir():
-        raise BackboneError(
-            f"there is no text_encoder in {folder}, and no embedding of this prompt is known: "
-            f"fetch the whole of {what}, or put its embedding into {folder / 'prompts'}"
-        )
+    for part in parts:
+        if not (folder / part).is_dir():
+            raise BackboneError(
+                f"there is no {part} in {folder}, and no embedding of this prompt is known: "
+                f"fetch the whole of {what}, or put its embedding into {folder / 'prompts'}"
+            )

@@ -87,10 +87,14 @@ def component_hashes(
     parts = [path for name in network for path in component(folder, name, what=what)]
     if encoder is None:
         return Hashes(_key(folder, parts, f"prompt {target.prompt!r}"), None)
-    vae = component(folder, encoder, what=what)
-    recipe = target.encoder_recipe
-    whole = _key(folder, [*parts, *vae], f"{recipe}, prompt {target.prompt!r}")
-    return Hashes(whole, _key(folder, vae, recipe))
+    return file_hashes(target, network=parts, encoder=component(folder, encoder, what=what))
+
+
+def file_hashes(target: Target, *, network: list[Path], encoder: list[Path]) -> Hashes:
+    """The same for a model whose files are not laid out in parts."""
+    folder, recipe = target.folder, target.encoder_recipe
+    whole = _key(folder, [*network, *encoder], f"{recipe}, prompt {target.prompt!r}")
+    return Hashes(whole, _key(folder, encoder, recipe))
 
 
 def _key(folder: Path, paths: list[Path], recipe: str) -> str:

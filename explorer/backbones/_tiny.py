@@ -18,7 +18,7 @@ def randomize(model: nn.Module, generator: torch.Generator) -> None:
         leaf = name.rsplit(".", 1)[-1]
         if parameter.dim() > 1 and max(parameter.shape) < parameter.numel():
             parameter.copy_(noise / parameter[0].numel() ** 0.5)
-        elif leaf in ("weight", "gamma"):
+        elif leaf in ("weight", "gamma", "scale"):
             parameter.copy_(1 + 0.1 * noise)
         else:
             parameter.copy_(0.1 * noise)
