@@ -39,10 +39,33 @@ def find_weights(card: BackboneCard, weights: Path | None = None) -> Path:
     cached = _cached(card)
     if cached is not None:
         return cached
+    if card.source.by_address:
+        fetch = _by_hand(card)
+    elif card.source.gated:
+        fetch = f"{_access(card.source.repo)}, then `emerge3d backbones {card.id} --download`"
+    else:
+        fetch = f"run `emerge3d backbones {card.id} --download`"
     raise BackboneError(
         f"the weights of {card.id} are not on this machine ({card.source.repo}, "
-        f"{size_text(card.source.download_bytes)}): run `emerge3d backbones {card.id} --download`, "
+        f"{size_text(card.source.download_bytes)}): {fetch}, "
         f"or give a folder that holds them with --weights DIR or {VARIABLE}"
+    )
+
+
+def _access(repo: str) -> str:
+    return (
+        f"{repo} is gated: accept its licence at https://huggingface.co/{repo}, "
+        "then run `hf auth login`"
+    )
+
+
+def _by_hand(card: BackboneCard) -> str:
+    """How to get a file that is in no repository."""
+    source = card.source
+    if source is None:
+        return ""
+    return (
+        f"fetch {source.repo} by hand into the folder {card.id} of the folder that {VARIABLE} names"
     )
 
 
@@ -61,7 +84,7 @@ def _cached(card: BackboneCard) -> Path | None:
     from huggingface_hub import snapshot_download
 
     source = card.source
-    if source is None:
+    if source is None or source.by_address:
         return None
     try:
         found = snapshot_download(
@@ -86,6 +109,8 @@ def download(card: BackboneCard) -> Path:
     source = card.source
     if source is None:
         raise BackboneError(f"{card.id} comes with the package: there is nothing to download")
+    if source.by_address:
+        raise BackboneError(f"{card.id} is in no repository: {_by_hand(card)}")
     by_hand = (
         f"on a machine with access: hf download {source.repo} --local-dir DIR; "
         "then give --weights DIR here"
@@ -93,10 +118,7 @@ def download(card: BackboneCard) -> Path:
     try:
         return Path(snapshot_download(source.repo, allow_patterns=list(source.files)))
     except hub.GatedRepoError:
-        reason = (
-            f"{source.repo} is gated: accept its licence at https://huggingface.co/{source.repo}, "
-            "then run `hf auth login` and try again"
-        )
+        reason = f"{_access(source.repo)} and try again"
     except hub.RepositoryNotFoundError:
         reason = f"{source.repo} is not on the hub, or is private: `hf auth login` may help"
     except hub.OfflineModeIsEnabled:
