@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from explorer.errors import BackboneError
 from explorer.noise import NoiseLevel
 
 WEIGHTS = ("config.json", "*.safetensors")
+TRANSFORMERS = (5, 23)
+"""Older releases name the modules of these networks in other ways."""
 LAST = 999
 
 
@@ -135,6 +139,19 @@ def block_parameters(
     return attention + mlp + (4 + scales) * dim
 
 
-def host_bytes(card: BackboneCard) -> int:
-    """Memory for one clip in bfloat16: weights and activations."""
-    return 2 * card.parameters + card.working_bytes
+def need_transformers(card: BackboneCard) -> None:
+    """Refuse to go on without a release of transformers that has the network.
+
+    Raises:
+        BackboneError: transformers is not installed, or is too old.
+    """
+    wanted = ".".join(map(str, TRANSFORMERS))
+    try:
+        found = metadata.version("transformers")
+    except metadata.PackageNotFoundError:
+        found = "none"
+    if tuple(map(int, re.findall(r"\d+", found)[:2])) < TRANSFORMERS:
+        raise BackboneError(
+            f"{card.id} needs transformers {wanted} or later, and there is {found} here: "
+            "pip install 'emerge3d[backbones]'"
+        )

@@ -131,7 +131,12 @@ def write_tiny(folder: Any) -> None:
 
 
 def load(card: BackboneCard, target: Target) -> Backbone:
-    """A DINOv2 from a folder in transformers' layout."""
+    """A DINOv2 from a folder in transformers' layout.
+
+    Raises:
+        BackboneError: transformers or a file is missing, too old, broken, or does not fit.
+    """
+    _encoder_published.need_transformers(card)
     from explorer.backbones import _dino
 
     return _dino.load_dinov2(card, target, FAMILY)

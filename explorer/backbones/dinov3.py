@@ -104,7 +104,12 @@ def write_tiny(folder: Any) -> None:
 
 
 def load(card: BackboneCard, target: Target) -> Backbone:
-    """A DINOv3 from a folder in transformers' layout."""
+    """A DINOv3 from a folder in transformers' layout.
+
+    Raises:
+        BackboneError: transformers or a file is missing, too old, broken, or does not fit.
+    """
+    _encoder_published.need_transformers(card)
     from explorer.backbones import _dino
 
     return _dino.load_dinov3(card, target, FAMILY)

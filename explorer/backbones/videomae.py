@@ -82,7 +82,12 @@ def write_tiny(folder: Path) -> None:
     tiny=write_tiny,
 )
 def load_large(card: BackboneCard, target: Target) -> Backbone:
-    """A VideoMAE encoder from a folder in transformers' layout."""
+    """A VideoMAE encoder from a folder in transformers' layout.
+
+    Raises:
+        BackboneError: transformers or a file is missing, too old, broken, or does not fit.
+    """
+    _encoder_published.need_transformers(card)
     from explorer.backbones import _videomae
 
     return _videomae.load(card, target, FAMILY)

@@ -121,7 +121,12 @@ def write_tiny(folder: Path) -> None:
 
 
 def load(card: BackboneCard, target: Target) -> Backbone:
-    """A V-JEPA 2 encoder from a folder in transformers' layout."""
+    """A V-JEPA 2 encoder from a folder in transformers' layout.
+
+    Raises:
+        BackboneError: transformers or a file is missing, too old, broken, or does not fit.
+    """
+    _encoder_published.need_transformers(card)
     from explorer.backbones import _vjepa2
 
     return _vjepa2.load(card, target, FAMILY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from explorer.backbones import _build, _weights, registry, vjepa1
+from explorer.backbones import _build, _encoder_published, _weights, registry, vjepa1
 from explorer.backbones._options import Target
 from explorer.clip import Clip
 from explorer.errors import BackboneError
@@ -123,6 +124,22 @@ def test_bfloat16_stays_close_to_float32(tmp_path: Path, make_clip: MakeClip) ->
             found.append(values.astype(np.float64))
         assert np.abs(found[0] - found[1]).mean() < 0.05 * found[0].std(), name
         registry.unload(name)
+
+
+@pytest.mark.parametrize("found", ["4.57.1", None])
+def test_transformers_missing_or_too_old_is_said_with_what_to_install(
+    found: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.write_tiny("videomae-l", tmp_path)
+
+    def version(name: str) -> str:
+        if found is None:
+            raise metadata.PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(_encoder_published.metadata, "version", version)
+    with pytest.raises(BackboneError, match=r"needs transformers 5.23 or later.*pip install"):
+        registry.load("videomae-l", target=Target(weights=tmp_path))
 
 
 def test_gated_weights_that_are_missing_say_how_to_get_access(

@@ -81,6 +81,21 @@ def test_features_are_the_blocks_outputs_and_then_the_final_norms(
         )
 
 
+@pytest.mark.parametrize("tap", ["query", "key"])
+def test_queries_and_keys_are_what_the_block_projects(
+    case: Case, make_clip: MakeClip, tap: str
+) -> None:
+    clip = make_clip(16, (128, 128))
+    block = case.plain.encoder.layer[2]
+    norm = block.norm1 if case.second else block.layernorm_before
+    attention = block.attention if case.second else block.attention.attention
+    before = case.forward(clip, list(range(16)))[1]
+    with torch.inference_mode():
+        expected = getattr(attention, tap)(norm(before))[0].reshape(8, 8, 8, -1)
+    found = case.model.extract(clip, layers=[2], sigma=0.0, tap=tap)[2].values
+    np.testing.assert_allclose(found.astype(np.float32), expected.numpy(), atol=2e-3, rtol=2e-3)
+
+
 def test_an_odd_clip_gives_its_first_frame_a_slot_of_its_own(case: Case) -> None:
     frame_to_slot, slot_frames = case.model.slots(5)
     assert frame_to_slot.tolist() == [0, 1, 1, 2, 2]
