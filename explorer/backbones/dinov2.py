@@ -21,7 +21,7 @@ SCHEDULE = NoNoise()
 def sizes(config: dict[str, Any]) -> Sizes:
     """Sizes of a Dinov2Model."""
     dim, patch, blocks = config["hidden_size"], config["patch_size"], config["num_hidden_layers"]
-    gated = config["use_swiglu_ffn"]
+    gated = config.get("use_swiglu_ffn", False)
     hidden = int(dim * config["mlp_ratio"])
     if gated:
         hidden = (int(hidden * 2 / 3) + 7) // 8 * 8

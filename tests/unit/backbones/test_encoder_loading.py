@@ -13,7 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from explorer.backbones import _build, _encoder_published, _weights, registry, vjepa1
+from explorer.backbones import (
+    _build,
+    _encoder_published,
+    _weights,
+    dinov2,
+    dinov3,
+    registry,
+    videomae,
+    vjepa1,
+    vjepa2,
+)
 from explorer.backbones._options import Target
 from explorer.clip import Clip
 from explorer.errors import BackboneError
@@ -100,6 +110,23 @@ def test_a_configuration_of_another_kind_of_model_is_refused(tmp_path: Path) -> 
     registry.write_tiny("dinov3-s", tmp_path)
     with pytest.raises(BackboneError, match="of type 'dinov3_vit', not 'dinov2'"):
         registry.load("dinov2-s", target=Target(weights=tmp_path))
+
+
+PUBLISHED = [
+    *((name, {"model_type": "dinov2", **config}) for name, config in dinov2.CONFIGS.items()),
+    *((name, {"model_type": "dinov3_vit", **config}) for name, config in dinov3.CONFIGS.items()),
+    *((name, {"model_type": "vjepa2", **config}) for name, config in vjepa2.CONFIGS.items()),
+    ("videomae-l", {"model_type": "videomae", **videomae.CONFIG}),
+]
+
+
+@pytest.mark.parametrize(("name", "config"), PUBLISHED)
+def test_a_published_configuration_gives_the_registered_card(
+    name: str, config: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").touch()
+    assert registry.card(name, weights=tmp_path) == registry.card(name)
 
 
 def test_a_configuration_without_sizes_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from explorer.backbones import registry, vjepa1
+from explorer.backbones import _vjepa1, registry, vjepa1
 from explorer.backbones._options import Target
 from explorer.backbones._vjepa1 import Vjepa1Backbone, clip_frames
 from explorer.clip import Clip
@@ -149,3 +150,18 @@ def test_missing_weights_are_answered_with_address_and_folder(
     monkeypatch.setenv("EMERGE3D_WEIGHTS", str(tmp_path))
     with pytest.raises(BackboneError, match=r"fetch https://.*vith16.* into the folder vjepa1-h"):
         registry.load("vjepa1-h")
+
+
+def test_the_shapes_of_the_released_file_give_its_configuration(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = Path(__file__).parents[2] / "golden" / "vjepa1-vith16-384-names.json"
+    shapes = json.loads(names.read_text())["tensors"]
+    state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    monkeypatch.setattr(_vjepa1, "_state", lambda path: state)
+    config, parameters = _vjepa1._facts(tmp_path, 0)
+    assert config == VideoViTConfig()
+    card = registry.card("vjepa1-h")
+    assert parameters == card.parameters
+    monkeypatch.setattr(vjepa1, "weights_file", lambda folder: folder)
+    assert registry.card("vjepa1-h", weights=tmp_path) == card
