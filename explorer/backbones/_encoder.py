@@ -13,9 +13,10 @@ from torch import nn
 
 from explorer._typing import Float, Int, UInt8
 from explorer.backbones import _build, _torch_files
+from explorer.backbones._delivery import Delivery, Parcel
 from explorer.backbones._encoder_published import Family, NoNoise
 from explorer.backbones._hooks import run_blocks
-from explorer.backbones._latents import compute_provenance, to_float16
+from explorer.backbones._latents import compute_provenance
 from explorer.backbones._options import Target
 from explorer.backbones._published import component
 from explorer.backbones.base import (
@@ -91,11 +92,12 @@ class EncoderBackbone(Backbone):
         """The slots of a clip out of those of its passes."""
         return np.concatenate(parts)
 
-    def keep(self, output: Any) -> Float[np.ndarray, "s h w C"]:
+    def placed(self, output: Any) -> Float[torch.Tensor, "s h w C"]:
         """What a stage returned, without special tokens and in its place."""
         tokens = output[0] if isinstance(output, tuple) else output
-        places = tokens[:, self.special :]
-        return to_float16(places.reshape(-1, *self.card.token_grid, tokens.shape[-1]))
+        rows, columns = self.card.token_grid
+        grid: torch.Tensor = tokens[:, self.special :].reshape(-1, rows, columns, tokens.shape[-1])
+        return grid
 
     def check(self, clip: Clip, layers: Sequence[int], sigma: float, *, tap: str = "block") -> None:
         super().check(clip, layers, sigma, tap=tap)
@@ -121,8 +123,9 @@ class EncoderBackbone(Backbone):
         self.check(clip, layers, sigma, tap=tap)
         stages = list(self.blocks)
         readers = stages if tap == "block" else [self._reader(stage, tap) for stage in stages]
-        parts: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
+        parts: dict[int, list[Parcel]] = {layer: [] for layer in layers}
         with self.hold(should_stop):
+            delivery = Delivery(self.device)
             self.calls += 1
             for chosen in self.passes(len(clip.frames)):
                 stop_check(should_stop)
@@ -132,13 +135,16 @@ class EncoderBackbone(Backbone):
                     lambda pixels=pixels: self.run(pixels),  # type: ignore[misc]
                     stages,
                     layers=layers,
-                    keep=self.keep,
+                    keep=lambda output: delivery.send(self.placed(output)),
                     readers=readers,
                     should_stop=should_stop,
                 )
-                for layer, values in found.items():
-                    parts[layer].append(values)
-        values = {layer: self.combine(parts.pop(layer)) for layer in sorted(parts)}
+                for layer, parcel in found.items():
+                    parts[layer].append(parcel)
+            values = {
+                layer: self.combine(list(delivery.receive(dict(enumerate(parcels))).values()))
+                for layer, parcels in sorted(parts.items())
+            }
         return self.features(
             values, clip, sigma=0.0, seed=seed, provenance=self._provenance, tap=tap
         )

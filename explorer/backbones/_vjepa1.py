@@ -69,9 +69,9 @@ class Vjepa1Backbone(EncoderBackbone):
         module: nn.Module = {"query": attention.q_norm, "key": attention.k_norm}[tap]
         return module
 
-    def keep(self, output: Any) -> Float[np.ndarray, "s h w C"]:
+    def placed(self, output: Any) -> Float[torch.Tensor, "s h w C"]:
         # queries and keys come as (1, heads, N, D / heads)
-        return super().keep(output.transpose(1, 2).flatten(2) if output.dim() == 4 else output)
+        return super().placed(output.transpose(1, 2).flatten(2) if output.dim() == 4 else output)
 
 
 def adapt(card: BackboneCard, path: Path) -> BackboneCard:
