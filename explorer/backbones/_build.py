@@ -50,11 +50,13 @@ def fill(
     dtype: str,
     where: Path,
     offload: bool = False,
+    model: str = "config.json",
 ) -> Any:
     """Put tensors into an empty network, each cast and placed as it arrives.
 
     Parts that the network's class wants in float32 stay there in any dtype. With `offload` the
-    weights stay in host memory and each block comes to the device for its turn.
+    weights stay in host memory and each block comes to the device for its turn. `model` is what an
+    error says that they do not fit.
 
     Raises:
         BackboneError: names are missing or unexpected, or a shape differs; nothing is kept then.
@@ -82,7 +84,7 @@ def fill(
         network.to("meta")
         shown = "; ".join(problems[:_SHOWN])
         more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise BackboneError(f"the weights in {where} do not fit config.json: {shown}{more}")
+        raise BackboneError(f"the weights in {where} do not fit {model}: {shown}{more}")
     for buffer_owner in network.modules():
         for name, buffer in buffer_owner.named_buffers(recurse=False):
             if not buffer.is_meta:

@@ -55,7 +55,7 @@ class Source:
     """Where published weights are.
 
     Attributes:
-        repo: repository on the Hugging Face hub.
+        repo: repository on the Hugging Face hub, or the address of a single file.
         files: patterns of the files that are needed, of those in the repository.
         download_bytes: of these files.
         gated: whether the licence must be accepted on the repository's page first.
@@ -68,3 +68,8 @@ class Source:
     download_bytes: int
     gated: bool = False
     shared: Source | None = None
+
+    @property
+    def by_address(self) -> bool:
+        """Whether this is the address of a file, which is fetched by hand, and no repository."""
+        return self.repo.startswith("https://")

@@ -18,11 +18,14 @@ from explorer.errors import BackboneError
 def component(folder: Path, name: str, *, what: str) -> list[Path]:
     """[config.json, weights, ...] of one part of a model ("transformer", "vae"; "" for the root).
 
+    Weights are safetensors, or where there are none, torch files.
+
     Raises:
         BackboneError: a file is missing.
     """
     part = folder / name
-    config, weights = part / "config.json", sorted(part.glob("*.safetensors"))
+    config = part / "config.json"
+    weights = sorted(part.glob("*.safetensors")) or sorted(part.glob("*.bin"))
     for found, wanted in ((config.is_file(), "config.json"), (bool(weights), "*.safetensors")):
         if not found:
             raise BackboneError(
@@ -95,6 +98,11 @@ def file_hashes(target: Target, *, network: list[Path], encoder: list[Path]) -> 
     folder, recipe = target.folder, target.encoder_recipe
     whole = _key(folder, [*network, *encoder], f"{recipe}, prompt {target.prompt!r}")
     return Hashes(whole, _key(folder, encoder, recipe))
+
+
+def files_hash(folder: Path, paths: list[Path]) -> str:
+    """sha256 that identifies files of a folder; found again at once while they do not change."""
+    return _key(folder, paths, "")
 
 
 def _key(folder: Path, paths: list[Path], recipe: str) -> str:

@@ -42,10 +42,33 @@ def find_weights(card: BackboneCard, weights: Path | None = None) -> Path:
     shared = card.source.shared
     if cached is not None and (shared is None or _cached(shared) is not None):
         return cached
+    if card.source.by_address:
+        fetch = _by_hand(card)
+    elif card.source.gated:
+        fetch = f"{_access(card.source.repo)}, then `emerge3d backbones {card.id} --download`"
+    else:
+        fetch = f"run `emerge3d backbones {card.id} --download`"
     raise BackboneError(
         f"the weights of {card.id} are not on this machine ({_repositories(card.source)}, "
-        f"{size_text(card.source.download_bytes)}): run `emerge3d backbones {card.id} --download`, "
+        f"{size_text(card.source.download_bytes)}): {fetch}, "
         f"or give a folder that holds them with --weights DIR or {VARIABLE}"
+    )
+
+
+def _access(repo: str) -> str:
+    return (
+        f"{repo} is gated: accept its licence at https://huggingface.co/{repo}, "
+        "then run `hf auth login`"
+    )
+
+
+def _by_hand(card: BackboneCard) -> str:
+    """How to get a file that is in no repository."""
+    source = card.source
+    if source is None:
+        return ""
+    return (
+        f"fetch {source.repo} by hand into the folder {card.id} of the folder that {VARIABLE} names"
     )
 
 
@@ -90,6 +113,8 @@ def _repositories(source: Source) -> str:
 def _cached(source: Source) -> Path | None:
     from huggingface_hub import snapshot_download
 
+    if source.by_address:
+        return None
     try:
         found = snapshot_download(
             source.repo, allow_patterns=list(source.files), local_files_only=True
@@ -113,6 +138,8 @@ def download(card: BackboneCard) -> Path:
     source = card.source
     if source is None:
         raise BackboneError(f"{card.id} comes with the package: there is nothing to download")
+    if source.by_address:
+        raise BackboneError(f"{card.id} is in no repository: {_by_hand(card)}")
     if source.shared is not None:
         download(replace(card, source=source.shared))
     by_hand = (
@@ -122,10 +149,7 @@ def download(card: BackboneCard) -> Path:
     try:
         return Path(snapshot_download(source.repo, allow_patterns=list(source.files)))
     except hub.GatedRepoError:
-        reason = (
-            f"{source.repo} is gated: accept its licence at https://huggingface.co/{source.repo}, "
-            "then run `hf auth login` and try again"
-        )
+        reason = f"{_access(source.repo)} and try again"
     except hub.RepositoryNotFoundError:
         reason = f"{source.repo} is not on the hub, or is private: `hf auth login` may help"
     except hub.OfflineModeIsEnabled:
