@@ -45,17 +45,21 @@ def config_of(folder: Path, name: str, *, what: str) -> dict[str, Any]:
     return config
 
 
-def count_parameters(paths: list[Path]) -> int:
+def count_parameters(paths: list[Path], *, unused: tuple[str, ...] = ()) -> int:
     """Number of values in safetensors files, from their headers.
+
+    Args:
+        paths: the files.
+        unused: tensors whose names begin like this are not counted.
 
     Raises:
         BackboneError: a file is cut short.
     """
-    return sum(_count(path, path.stat().st_mtime_ns) for path in paths)
+    return sum(_count(path, path.stat().st_mtime_ns, unused) for path in paths)
 
 
 @functools.lru_cache(maxsize=256)
-def _count(path: Path, changed: int) -> int:
+def _count(path: Path, changed: int, unused: tuple[str, ...]) -> int:
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -65,7 +69,9 @@ def _count(path: Path, changed: int) -> int:
     except (OSError, ValueError, struct.error) as error:
         raise BackboneError(f"{path} is broken ({error}): fetch it again") from None
     return sum(
-        math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"
+        math.prod(entry["shape"])
+        for name, entry in header.items()
+        if not name.startswith(("__metadata__", *unused))
     )
 
 
@@ -91,6 +97,11 @@ def component_hashes(
     recipe = target.encoder_recipe
     whole = _key(folder, [*parts, *vae], f"{recipe}, prompt {target.prompt!r}")
     return Hashes(whole, _key(folder, vae, recipe))
+
+
+def files_key(folder: Path, paths: list[Path]) -> str:
+    """The hash of a model that nothing but these files of a folder determines."""
+    return _key(folder, paths, "")
 
 
 def _key(folder: Path, paths: list[Path], recipe: str) -> str:
