@@ -5,13 +5,12 @@ Needs no torch at import.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explorer.backbones import _published
+from explorer.backbones import _parts, _published
 from explorer.backbones._options import Target
 from explorer.backbones.base import BackboneCard, Hashes
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 BUFFERS = ("latents_mean", "latents_std")
 """Statistics beside the weights of a VAE: in its file, but no parameters."""
-HALF = ".bf16"
 
 
 @dataclass(frozen=True)
@@ -51,20 +49,6 @@ def hashes(family: Family, target: Target) -> Hashes:
     )
 
 
-def files(family: Family, folder: Path, part: str) -> list[Path]:
-    """[config.json, weights, ...] of one part.
-
-    Of two precisions side by side, bfloat16 for the transformer and float32 for the VAE.
-
-    Raises:
-        BackboneError: a file is missing.
-    """
-    config, *weights = _published.component(folder, part, what=family.what)
-    half = [path for path in weights if HALF in path.name]
-    full = [path for path in weights if HALF not in path.name]
-    return [config, *((full or half) if part == "vae" else (half or full))]
-
-
 def adapt(
     family: Family, card: BackboneCard, folder: Path, *, compression: tuple[int, int]
 ) -> BackboneCard:
@@ -84,7 +68,11 @@ def adapt(
     width *= config["attention_head_dim"]
     patch = config["patch_size"] * compression[1]
     rows, columns = (size // patch for size in card.input_size)
-    weights = [path for part in ("transformer", "vae") for path in files(family, folder, part)[1:]]
+    weights = [
+        path
+        for part in ("transformer", "vae")
+        for path in _parts.files(folder, part, what=family.what)[1:]
+    ]
     return replace(
         card,
         layers=layers,
@@ -103,7 +91,14 @@ def load_transformer(family: Family, target: Target) -> Any:
     Raises:
         BackboneError: it is missing, broken or of another structure.
     """
-    return _load(family, target, "transformer", family.transformer, target.dtype, target.offload)
+    return _parts.load_part(
+        target,
+        "transformer",
+        family.transformer,
+        what=family.what,
+        dtype=target.dtype,
+        offload=target.offload,
+    )
 
 
 def load_vae(family: Family, target: Target) -> Any:
@@ -112,34 +107,14 @@ def load_vae(family: Family, target: Target) -> Any:
     Raises:
         BackboneError: it is missing, broken or of another structure.
     """
-    vae = _load(family, target, "vae", family.vae, target.vae_dtype, False)
+    vae = _parts.load_part(target, "vae", family.vae, what=family.what, dtype=target.vae_dtype)
     if target.vae_tiling:
         vae.enable_tiling()
     return vae
 
 
-def _load(
-    family: Family, target: Target, part: str, class_name: str, dtype: str, offload: bool
-) -> Any:
-    import diffusers
-
-    from explorer.backbones import _build
-
-    config, *weights = files(family, target.folder, part)
-    settings = json.loads(config.read_text())
-    model_class: Any = getattr(diffusers, class_name)
-    return _build.fill(
-        _build.build_empty(lambda: model_class.from_config(settings)),
-        _build.shards(weights),
-        device=target.device,
-        dtype=dtype,
-        where=config.parent,
-        offload=offload,
-    )
-
-
 def prompt(family: Family, folder: Path, text: str) -> dict[str, torch.Tensor]:
-    """ "prompt" (1, L, D) embedding and "mask" (1, L), one where a token is no padding.
+    """Embedding, "prompt" (1, L, D), and "mask" (1, L), one where a token is no padding.
 
     Raises:
         BackboneError: it is not known and cannot be made here.
