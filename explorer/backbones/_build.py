@@ -79,7 +79,7 @@ def fill(
         if not tensor.is_floating_point():
             kind = tensor.dtype
         placed = tensor.to(device=place, dtype=kind)
-        network.load_state_dict({name: placed}, strict=False, assign=True)
+        _assign(network, name, placed)
     problems += [f"missing {name}" for name in wanted if name not in seen]
     if problems:
         network.to("meta")
@@ -106,6 +106,16 @@ def fill(
         # The default of cuDNN, 10-bit mantissas, would show against the CPU in every layer.
         torch.backends.cudnn.allow_tf32 = False
     return network
+
+
+def _assign(network: nn.Module, name: str, tensor: torch.Tensor) -> None:
+    # `load_state_dict` would visit every module for every tensor
+    path, _, leaf = name.rpartition(".")
+    owner = network.get_submodule(path)
+    if leaf in owner._parameters:
+        owner._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
+    else:
+        owner._buffers[leaf] = tensor
 
 
 def offered(tensor: torch.Tensor, device: str) -> torch.Tensor:
