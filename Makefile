@@ -26,7 +26,12 @@ install: $(APP_STAMP) ## install the pinned packages into .venv
 
 test: $(TEST_STAMP) $(if $(findstring not browser,$(ARGS)),,browser) ## ruff, mypy and the whole test suite, browser tests included
 	@$(MAKE) --no-print-directory lint
+ifeq ($(strip $(ARGS)),)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --ignore tests/browser
+	@$(PY) -m pytest tests/browser
+else
 	@exec $(PY) -m pytest $(ARGS)
+endif
 
 lint: $(TEST_STAMP) ## ruff and mypy
 	@$(PY) -m ruff check .

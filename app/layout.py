@@ -179,7 +179,7 @@ def _cell_controls(parts: dict[str, Any], first: Any) -> None:
         parts["backbone"] = gr.Dropdown(
             [
                 (f"{card.id} (control)" if card.kind == "control" else card.id, card.id)
-                for card in registry.cards()
+                for card in registry.here()
             ],
             value=first.id,
             label="Backbone",

@@ -18,7 +18,7 @@ FIRST_PAGE_SECONDS = 3.0
 
 def default_card() -> BackboneCard:
     """The backbone shown first: a model before the controls that question it."""
-    cards = registry.cards()
+    cards = registry.here()
     return next((card for card in cards if card.kind != "control"), cards[0])
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from explorer._typing import Float
+from explorer.backbones._options import Target
 from explorer.features import Features
 from explorer.reconstruction import Reconstruction
 from explorer.report import Report
@@ -34,6 +35,11 @@ class LookRequest:
         also_layers: further layers kept from the same pass, so that a later look at them finds its
             features in the store. Layers up to `layer` cost nothing but space (0.97 MB each for a
             17-frame clip of `toy-wan`); each block beyond `layer` adds its share of the pass.
+        weights: folder with the weights of a published model; None looks where they usually are.
+        offload: keep its weights in host memory and bring blocks to the device in turn.
+        vae_tiling: encode in overlapping tiles, which takes less memory.
+        vae_dtype: of its video VAE.
+        prompt: text for models that take one.
     """
 
     path: str | Path
@@ -48,6 +54,23 @@ class LookRequest:
     device: str = "auto"
     dtype: str = "float32"
     also_layers: tuple[int, ...] = ()
+    weights: Path | None = None
+    offload: bool = False
+    vae_tiling: bool = False
+    vae_dtype: str = "float32"
+    prompt: str = ""
+
+    def target(self, device: str) -> Target:
+        """What the backbone's loader is asked for on a device."""
+        return Target(
+            device=device,
+            dtype=self.dtype,
+            weights=self.weights,
+            offload=self.offload,
+            vae_tiling=self.vae_tiling,
+            vae_dtype=self.vae_dtype,
+            prompt=self.prompt,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ def blueprint() -> rrb.Blueprint:
                 rrb.Spatial2DView(name="Ref. depth", origin="/depth/reference"),
                 rrb.Spatial2DView(name=f"Error, 0 to {ERROR_RANGE[1]}", origin="/error"),
             ),
-            row_shares=[4, 3],
+            row_shares=[5, 3],
         ),
         rrb.TimePanel(timeline=TIMELINE, state="collapsed", fps=8.0, play_state="following"),
         rrb.BlueprintPanel(state="collapsed"),

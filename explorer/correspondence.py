@@ -145,7 +145,7 @@ def correspond(
         raise ValueError(f"point ({x}, {y}) is outside the image of {width} x {height}")
     slot = int(features.frame_to_slot[frame])
     row, column = features.token_at(x, y, size)
-    tokens = _unit_tokens(features.values)
+    tokens = unit_tokens(features.values)
     rows, columns = features.grid
     similarity = tokens @ tokens[slot, row * columns + column]
     best = similarity.argmax(axis=1)
@@ -200,7 +200,7 @@ def correspondence_summary(
             the others. Errors and shares are None when there is no query.
     """
     centers = token_centers(features.grid, size)
-    tokens = _unit_tokens(features.values)
+    tokens = unit_tokens(features.values)
     slots, grid = len(features.slot_frames), len(centers)
     errors, still, statuses = [], [], []
     for slot in range(slots):
@@ -268,7 +268,7 @@ def upsample_heat(
     return np.asarray(resized, dtype=np.float32)
 
 
-def _unit_tokens(values: Float[np.ndarray, "S h w C"]) -> Float[np.ndarray, "S N C"]:
+def unit_tokens(values: Float[np.ndarray, "S h w C"]) -> Float[np.ndarray, "S N C"]:
     """Float32 tokens of length 1; a zero token stays zero and is similar to nothing."""
     tokens = values.reshape(len(values), -1, values.shape[-1]).astype(np.float32)
     # The largest entry first: squares of float16's range overflow nothing in float32 afterwards.

@@ -208,7 +208,7 @@ def write(path: Path, result: dict[str, Any]) -> None:
     replace_file(path, text.encode())
 
 
-def _check_writable(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Find out before an hour of work, not after it, that the result has no place."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -236,7 +236,7 @@ def run_command(
         raise EmergeError(f"{clips} clips: give 1 or more")
     cards = parse_cells(cells)
     if out is not None:
-        _check_writable(out)
+        check_writable(out)
     result = evaluate(
         cards,
         clips=clips,

@@ -93,7 +93,7 @@ class _Run:
             "features": False,
             "prediction": False,
         }
-        self.card = registry.card(request.backbone)
+        self.card = registry.fitting_card(request.backbone, request.target("cpu"))
         asked = [request.layer, *request.also_layers]
         self.layers = resolve_layers(asked, self.card.layers)
         self.layer = resolve_layers([request.layer], self.card.layers)[0]
@@ -123,7 +123,7 @@ class _Run:
         with self.timed("load"):
             check_clip(self.card, clip, self.layers, self.sigma)
             device = registry.resolve_device(request.device)
-            self.hashes = registry.hashes(request.backbone)
+            self.hashes = registry.hashes(request.backbone, request.target(device))
         features = yield from self.features(clip, key, device)
         prediction, probe, probe_note = yield from self.prediction(key, features, device)
         reference, full, reference_note = yield from self.reference(clip, features, prediction)
@@ -167,7 +167,7 @@ class _Run:
             return found
         with self.timed("load"):
             request = self.request
-            backbone = registry.load(request.backbone, device=device, dtype=request.dtype)
+            backbone = registry.load(request.backbone, target=request.target(device))
             # The store was asked with the files' hash; what is kept is named after the model's own.
             self.hashes = Hashes(backbone.weights_hash, backbone.encoder_hash)
         latents = None

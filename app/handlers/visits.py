@@ -29,7 +29,7 @@ class Visits:
         linked = gallery.find(asked.clip)
         if linked is not None:
             session.source = linked
-        known = {card.id for card in registry.cards()}
+        known = {card.id for card in registry.here()}
         linked_backbone = asked.backbone if asked.backbone in known else None
         card = registry.card(linked_backbone or default_card().id)
         update = self._choosing.window_of(session, card.id)

@@ -78,8 +78,7 @@ def fill(
         kind = torch.float32 if set(full) & set(name.split(".")) else DTYPES[dtype]
         if not tensor.is_floating_point():
             kind = tensor.dtype
-        placed = tensor.to(device=place, dtype=kind)
-        _assign(network, name, placed)
+        _assign(network, name, tensor.to(device=place, dtype=kind))
     problems += [f"missing {name}" for name in wanted if name not in seen]
     if problems:
         network.to("meta")
@@ -108,19 +107,32 @@ def fill(
     return network
 
 
-def _assign(network: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    # `load_state_dict` would visit every module for every tensor
-    path, _, leaf = name.rpartition(".")
-    owner = network.get_submodule(path)
-    if leaf in owner._parameters:
-        owner._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
-    else:
-        owner._buffers[leaf] = tensor
+@torch.no_grad()
+def channels_last(network: nn.Module) -> None:
+    """Give the weights of convolutions the layout in which tensor cores read them.
+
+    Activations follow the weights; values change in their last bits only.
+    """
+    for weights in network.parameters():
+        if weights.dim() == 5:
+            weights.data = weights.data.contiguous(memory_format=torch.channels_last_3d)
+        elif weights.dim() == 4:
+            weights.data = weights.data.contiguous(memory_format=torch.channels_last)
 
 
 def offered(tensor: torch.Tensor, device: str) -> torch.Tensor:
     """A tensor on a device."""
     return tensor.to(device)
+
+
+def _assign(network: nn.Module, name: str, tensor: torch.Tensor) -> None:
+    # Not load_state_dict: it walks the whole network for each tensor of thousands.
+    owner, _, leaf = name.rpartition(".")
+    module = network.get_submodule(owner)
+    if leaf in module._parameters:
+        module._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
+    else:
+        module._buffers[leaf] = tensor
 
 
 def shards(paths: Sequence[Path]) -> Iterator[tuple[str, torch.Tensor]]:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from explorer._typing import Float, UInt8
+from explorer.backbones._delivery import as_float16
 from explorer.backbones._hooks import checked_before
 from explorer.backbones._wan_types import Vae
 from explorer.backbones.base import Backbone, BackboneCard, never, resize_frames, slot_map
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from explorer.clip import Clip
 
 SCHEDULE = FlowSchedule(FLOW_SHIFT)
-FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
 def to_video(
@@ -83,9 +83,8 @@ def add_noise(
 
 
 def to_float16(tokens: torch.Tensor) -> np.ndarray:
-    """float16 on the CPU. Rare huge activations are clamped: an infinity would poison a probe."""
-    clamped = tokens.float().clamp(-FLOAT16_MAX, FLOAT16_MAX)
-    return clamped.to(torch.float16).cpu().numpy()
+    """float16 on the CPU, huge activations clamped."""
+    return as_float16(tokens).cpu().numpy()
 
 
 class LatentModel(Backbone):
@@ -108,6 +107,7 @@ class LatentModel(Backbone):
         self._weights_hash = weights_hash
         self._encoder_hash = encoder_hash
         self._provenance = provenance
+        self._noise: tuple[object, torch.Tensor] | None = None
 
     @property
     def weights_hash(self) -> str:
@@ -139,6 +139,12 @@ class LatentModel(Backbone):
     ) -> dict[int, np.ndarray]:
         """(S, h, w, C) float16 of each wanted layer; the caller holds the lock."""
 
+    def prepare(self, clip: Clip, should_stop: Callable[[], bool]) -> None:
+        """Whatever `read` needs of the clip besides its latents, such as its first frame.
+
+        Called before every `read` by the holder of the lock; models without a condition need none.
+        """
+
     def encode(
         self, clip: Clip, *, should_stop: Callable[[], bool] = never
     ) -> Float[np.ndarray, "z S hl wl"]:
@@ -164,11 +170,12 @@ class LatentModel(Backbone):
         with self.hold(should_stop):
             if latents is None:
                 latents = self._encode(clip, should_stop)
-            clean = torch.from_numpy(np.ascontiguousarray(latents))[None]
-            noisy = add_noise(clean, gaussian_noise(clean.shape, seed), level)
+            clean = torch.from_numpy(np.ascontiguousarray(latents))[None].to(self.device)
+            noisy = add_noise(clean, self._seeded_noise(clean.shape, seed), level)
+            self.prepare(clip, should_stop)
             self.calls += 1
             values = self.read(
-                noisy.to(self.device),
+                noisy,
                 level.timestep,
                 layers=layers,
                 slot_frames=self.slots(len(clip.frames))[1],
@@ -178,6 +185,13 @@ class LatentModel(Backbone):
         return self.features(
             values, clip, sigma=sigma, seed=seed, provenance=self._provenance, tap=tap
         )
+
+    def _seeded_noise(self, shape: Sequence[int], seed: int) -> torch.Tensor:
+        """Noise on the device; the last is kept, for a further noise level of the same seed."""
+        wanted = (tuple(shape), seed)
+        if self._noise is None or self._noise[0] != wanted:
+            self._noise = wanted, gaussian_noise(shape, seed).to(self.device)
+        return self._noise[1]
 
     def check_latents(self, clip: Clip, latents: Float[np.ndarray, "z S hl wl"]) -> None:
         """Refuse latents of another clip length, size or VAE.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,12 +10,12 @@ import numpy as np
 import torch
 
 from explorer._typing import Float
+from explorer.backbones._delivery import Delivery
 from explorer.backbones._hooks import run_blocks
 from explorer.backbones._latents import (
     SCHEDULE,
     LatentModel,
     compute_provenance,
-    to_float16,
 )
 from explorer.backbones._wan_types import Transformer, Vae
 from explorer.backbones.base import BackboneCard, never
@@ -25,7 +26,7 @@ from explorer.noise import Schedule
 def block_outputs(
     transformer: Transformer,
     noisy: Float[torch.Tensor, "B z S h w"],
-    timestep: float,
+    timestep: float | Float[torch.Tensor, "B N"],
     *,
     layers: Sequence[int],
     prompt: Float[torch.Tensor, "B L D"] | None = None,
@@ -39,7 +40,8 @@ def block_outputs(
     Args:
         transformer: the model, in any dtype.
         noisy: latents with noise.
-        timestep: the model's own, 1000 sigma for flow matching.
+        timestep: the model's own, 1000 sigma for flow matching; one for each token where the model
+            was trained with those.
         layers: 0-based wanted blocks; the pass stops after the last.
         prompt: text embeddings; None is the empty prompt of a model without a text encoder, one
             token of zeros.
@@ -55,7 +57,11 @@ def block_outputs(
     device = noisy.device
     if prompt is None:
         prompt = torch.zeros(len(noisy), 1, transformer.config.text_dim, device=device)
-    steps = torch.full((len(noisy),), timestep, dtype=torch.float32, device=device)
+    steps = (
+        timestep.to(device)
+        if isinstance(timestep, torch.Tensor)
+        else torch.full((len(noisy),), timestep, dtype=torch.float32, device=device)
+    )
     blocks = list(transformer.blocks)
     return run_blocks(
         lambda: transformer(
@@ -79,8 +85,61 @@ def tapped(block: Any, tap: str) -> torch.nn.Module:
     return module
 
 
-class WanBackbone(LatentModel):
-    """A VAE and a transformer of diffusers' Wan classes behind the one `extract`."""
+class WanReader(LatentModel):
+    """A VAE and whatever transformers of diffusers' Wan classes, behind the one `extract`.
+
+    Attributes:
+        prompt: (1, L, D) text embedding; None for a model that was trained without text.
+        image: (1, M, E) embedding of the clip's first frame, for models that see one.
+    """
+
+    prompt: torch.Tensor | None = None
+    image: torch.Tensor | None = None
+
+    @abstractmethod
+    def network(self, timestep: float, should_stop: Callable[[], bool]) -> Transformer:
+        """The transformer that is in charge of a timestep."""
+
+    def network_input(
+        self, noisy: Float[torch.Tensor, "1 z S hl wl"]
+    ) -> Float[torch.Tensor, "1 c S hl wl"]:
+        """What the transformer is given for noisy latents."""
+        return noisy
+
+    def network_time(self, timestep: float, tokens: int) -> float | Float[torch.Tensor, "1 N"]:
+        """What the transformer is given for a timestep and a number of tokens."""
+        return timestep
+
+    def read(
+        self,
+        noisy: Float[torch.Tensor, "1 z S hl wl"],
+        timestep: float,
+        *,
+        layers: Sequence[int],
+        slot_frames: np.ndarray,
+        tap: str,
+        should_stop: Callable[[], bool],
+    ) -> dict[int, np.ndarray]:
+        rows, columns = self.card.token_grid
+        grid = (len(slot_frames), rows, columns)
+        delivery = Delivery(self.device)
+        network = self.network(timestep, should_stop)
+        outputs = block_outputs(
+            network,
+            self.network_input(noisy),
+            self.network_time(timestep, len(slot_frames) * rows * columns),
+            layers=layers,
+            keep=lambda tokens: delivery.send(tokens[0].unflatten(0, grid)),
+            prompt=self.prompt,
+            image=self.image,
+            tap=tap,
+            should_stop=should_stop,
+        )
+        return delivery.receive(outputs)
+
+
+class WanBackbone(WanReader):
+    """A VAE and one transformer."""
 
     def __init__(
         self,
@@ -110,24 +169,5 @@ class WanBackbone(LatentModel):
     def blocks(self) -> Sequence[Any]:
         return list(self.transformer.blocks)
 
-    def read(
-        self,
-        noisy: Float[torch.Tensor, "1 z S hl wl"],
-        timestep: float,
-        *,
-        layers: Sequence[int],
-        slot_frames: np.ndarray,
-        tap: str,
-        should_stop: Callable[[], bool],
-    ) -> dict[int, np.ndarray]:
-        grid = (len(slot_frames), *self.card.token_grid)
-        return block_outputs(
-            self.transformer,
-            noisy,
-            timestep,
-            layers=layers,
-            keep=lambda tokens: to_float16(tokens[0].unflatten(0, grid)),
-            prompt=self.prompt,
-            tap=tap,
-            should_stop=should_stop,
-        )
+    def network(self, timestep: float, should_stop: Callable[[], bool]) -> Transformer:
+        return self.transformer

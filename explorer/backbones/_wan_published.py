@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +23,20 @@ TEXT_ENCODER = "umt5-xxl"
 TEXT_TOKENS = 512
 
 
-def hashes(target: Target) -> Hashes:
-    """Fingerprints of transformer and VAE; the text encoder counts through the prompt."""
-    return _published.component_hashes(target, what=LAYOUT, network=("transformer",), encoder="vae")
+def hashes(target: Target, network: tuple[str, ...] = ("transformer",)) -> Hashes:
+    """Fingerprints of the network's parts and the VAE; the text encoder counts by the prompt."""
+    return _published.component_hashes(target, what=LAYOUT, network=network, encoder="vae")
 
 
-def adapt(card: BackboneCard, folder: Path) -> BackboneCard:
+def adapt(
+    card: BackboneCard, folder: Path, parts: tuple[str, ...] = ("transformer", "vae")
+) -> BackboneCard:
     """The card of the weights in a folder: sizes from their configurations.
+
+    Args:
+        card: of the published model.
+        folder: with weights of it, or of another size.
+        parts: whose weights are counted, those that are in memory together.
 
     Raises:
         BackboneError: a part is missing or broken.
@@ -37,11 +45,7 @@ def adapt(card: BackboneCard, folder: Path) -> BackboneCard:
     vae = _published.config_of(folder, "vae", what=LAYOUT)
     patch = config["patch_size"][1] * vae.get("scale_factor_spatial", 8)
     rows, columns = (size // patch for size in card.input_size)
-    files = [
-        path
-        for part in ("transformer", "vae")
-        for path in _published.component(folder, part, what=LAYOUT)[1:]
-    ]
+    files = [path for part in parts for path in _published.component(folder, part, what=LAYOUT)[1:]]
     width = config["num_attention_heads"] * config["attention_head_dim"]
     return replace(
         card,
@@ -55,8 +59,20 @@ def adapt(card: BackboneCard, folder: Path) -> BackboneCard:
     )
 
 
-def load(card: BackboneCard, target: Target, *, schedule: Schedule) -> WanBackbone:
+def load(
+    card: BackboneCard,
+    target: Target,
+    *,
+    schedule: Schedule,
+    make: Callable[..., WanBackbone] | None = None,
+) -> WanBackbone:
     """VAE, transformer and the prompt's embedding.
+
+    Args:
+        card: of the folder's weights.
+        target: with the folder.
+        schedule: the model's noise.
+        make: a class like `WanBackbone`, which is the default.
 
     Raises:
         BackboneError: a part is missing, broken or of another structure.
@@ -64,9 +80,9 @@ def load(card: BackboneCard, target: Target, *, schedule: Schedule) -> WanBackbo
     from explorer.backbones import _build, _wan
 
     folder, found = target.folder, hashes(target)
-    return _wan.WanBackbone(
+    return (make or _wan.WanBackbone)(
         card,
-        _load_vae(target),
+        load_vae(target),
         load_transformer(target, "transformer"),
         weights_hash=found.weights,
         encoder_hash=found.encoder,
@@ -88,9 +104,11 @@ def load_transformer(target: Target, part: str) -> Any:
         lambda: _make(WanTransformer3DModel, settings),
         lambda: _make(WanTransformer3DModel, {**settings, "num_layers": 0}),
     )
+    # Published files hold some weights that no released model uses (`norm_added_q`).
+    unused = tuple(getattr(network, "_keys_to_ignore_on_load_unexpected", None) or ())
     return _build.fill(
         network,
-        _build.shards(files),
+        (pair for pair in _build.shards(files) if not any(word in pair[0] for word in unused)),
         device=target.device,
         dtype=target.dtype,
         where=config.parent,
@@ -98,7 +116,8 @@ def load_transformer(target: Target, part: str) -> Any:
     )
 
 
-def _load_vae(target: Target) -> Any:
+def load_vae(target: Target) -> Any:
+    """The VAE of a folder, on its device in its own dtype."""
     from diffusers import AutoencoderKLWan
 
     from explorer.backbones import _build
@@ -112,6 +131,8 @@ def _load_vae(target: Target) -> Any:
         dtype=target.vae_dtype,
         where=config.parent,
     )
+    if target.device.startswith("cuda") and target.vae_dtype != "float32":
+        _build.channels_last(vae)
     if target.vae_tiling:
         vae.enable_tiling()
     return vae
@@ -162,8 +183,21 @@ def prompt(folder: Path, text: str) -> torch.Tensor:
     return _prompt.embeddings(TEXT_ENCODER, text, folder=folder, compute=compute)["prompt"]
 
 
-def write_tiny(folder: Path, **changes: Any) -> None:
-    """Random weights of a tiny Wan in the published layout; `changes` go into the transformer."""
+def write_tiny(
+    folder: Path,
+    *,
+    transformers: tuple[str, ...] = ("transformer",),
+    vae: dict[str, Any] | None = None,
+    **changes: Any,
+) -> None:
+    """Random weights of a tiny Wan in the published layout.
+
+    Args:
+        folder: gets the parts.
+        transformers: parts that are transformers.
+        vae: what its VAE has different from Wan 2.1's.
+        changes: what its transformers have different.
+    """
     import torch
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
     from safetensors.torch import save_file
@@ -172,14 +206,15 @@ def write_tiny(folder: Path, **changes: Any) -> None:
 
     library: Any = (AutoencoderKLWan, WanTransformer3DModel)
     generator = torch.Generator().manual_seed(0)
-    vae = library[0](
-        base_dim=4,
-        z_dim=4,
-        dim_mult=[1, 1, 2, 2],
-        num_res_blocks=1,
-        latents_mean=[0.1, -0.2, 0.0, 0.3],
-        latents_std=[1.0, 0.8, 1.2, 0.9],
-    )
+    encoder: dict[str, Any] = {
+        "base_dim": 4,
+        "z_dim": 4,
+        "dim_mult": [1, 1, 2, 2],
+        "num_res_blocks": 1,
+        "latents_mean": [0.1, -0.2, 0.0, 0.3],
+        "latents_std": [1.0, 0.8, 1.2, 0.9],
+        **(vae or {}),
+    }
     settings: dict[str, Any] = {
         "num_attention_heads": 2,
         "attention_head_dim": 12,
@@ -192,7 +227,8 @@ def write_tiny(folder: Path, **changes: Any) -> None:
         "rope_max_seq_len": 64,
         **changes,
     }
-    for name, model in (("vae", vae), ("transformer", library[1](**settings))):
+    for name in ("vae", *transformers):
+        model = library[0](**encoder) if name == "vae" else library[1](**settings)
         _tiny.randomize(model, generator)
         model.save_pretrained(folder / name)
     (folder / "prompts").mkdir(parents=True)

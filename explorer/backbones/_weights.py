@@ -128,6 +128,6 @@ def fingerprint(paths: Sequence[Path], root: Path) -> str:
     return digest.hexdigest()
 
 
-def size_text(count: float) -> str:
+def size_text(count: int) -> str:
     """A number of bytes for people."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

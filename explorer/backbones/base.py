@@ -49,6 +49,7 @@ class BackboneCard:
         working_bytes: of `memory_bytes`, what the activations of a full clip take in bfloat16.
         taps: what can be read of a block: its output, its attention's query, its key.
         official: how the released feature extraction differs from this one, and why.
+        condition: what the model is shown of the clip without noise, "first frame"; "" for nothing.
     """
 
     id: str
@@ -70,6 +71,7 @@ class BackboneCard:
     working_bytes: int = 0
     taps: tuple[str, ...] = ("block",)
     official: str = ""
+    condition: str = ""
 
 
 @dataclass(frozen=True)

@@ -96,9 +96,10 @@ def _discover() -> None:
 
 
 def cards() -> list[BackboneCard]:
-    """All cards, in the order of registration."""
+    """All cards: what comes with the package first, then published models."""
     _discover()
-    return [entry.card for entry in _entries.values()]
+    found = [entry.card for entry in _entries.values()]
+    return sorted(found, key=lambda card: card.source is not None)
 
 
 def _entry(backbone: str) -> Entry:
@@ -205,6 +206,15 @@ def _surely_no_cuda() -> bool:
         return metadata.version("torch").endswith("+cpu")
     except metadata.PackageNotFoundError:
         return False
+
+
+def fitting_card(backbone: str, target: Target) -> BackboneCard:
+    """The card of the weights that `load` would take, without loading them.
+
+    Raises:
+        BackboneError: unknown id, or the weights are not here.
+    """
+    return _found(backbone, target)[1]
 
 
 def hashes(backbone: str, target: Target | None = None) -> Hashes:

@@ -1,15 +1,21 @@
-"""`emerge3d backbones`: what models there are and what they need."""
+"""`emerge3d backbones`: what models there are, what they need, and how to get them."""
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from explorer.errors import BackboneError
+
 if TYPE_CHECKING:
     from explorer.backbones.base import BackboneCard
+
+SIGMAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 @dataclass(frozen=True)
@@ -18,35 +24,121 @@ class Backbones:
 
     id: Annotated[str | None, tyro.conf.Positional] = None
     """Describe this one only."""
+    weights: Path | None = None
+    """Describe the weights in this folder."""
+    download: bool = False
+    """Fetch its published weights into the Hugging Face cache."""
     json: bool = False
     """Print one JSON object on stdout."""
 
     def run(self) -> int:
-        """Print cards and the cells that have a probe."""
-        from explorer.backbones import registry
+        """Print cards, the cells that have a probe, and the noise table of one backbone.
 
-        chosen = registry.cards() if self.id is None else [registry.card(self.id)]
-        found = [describe(card) for card in chosen]
-        if self.json:
-            print(json.dumps(found[0] if self.id else {"backbones": found}, allow_nan=False))
-        elif self.id:
-            width = max(len(name) for name in found[0])
-            print("\n".join(f"{name:<{width}}  {_text(v)}" for name, v in found[0].items()))
-        else:
-            for each in found:
-                print(f"{each['id']:<12} {each['kind']:<16} {each['title']}")
+        Raises:
+            BackboneError: unknown id, or the weights cannot be fetched.
+        """
+        from explorer.backbones import _weights, registry
+
+        if self.id is None:
+            if self.download or self.weights is not None:
+                raise BackboneError("say which backbone: emerge3d backbones ID")
+            found = [describe(card) for card in registry.cards()]
+            print(json.dumps({"backbones": found}, allow_nan=False) if self.json else table(found))
+            return 0
+        card = registry.card(self.id, weights=self.weights)
+        if self.download:
+            print(f"{card.id} is in {_weights.download(card)}", file=sys.stderr)
+        facts = {**describe(card), "noise": noise_table(card)}
+        print(json.dumps(facts, allow_nan=False) if self.json else page(facts))
         return 0
 
 
 def describe(card: BackboneCard) -> dict[str, Any]:
-    """A card's facts, and the (layer, sigma) cells with a trained probe."""
+    """Facts of a card, whether it can run here, and its (layer, sigma) cells with a probe."""
+    from explorer.backbones import _weights
     from explorer.probe.checkpoint import list_probes
 
     cells = sorted({(probe.layer, probe.sigma) for probe in list_probes(card.id)})
-    return {**asdict(card), "probes": [list(cell) for cell in cells]}
+    facts = asdict(card)
+    source = card.source
+    facts["source"] = None if source is None else source.repo
+    facts["download_bytes"] = 0 if source is None else source.download_bytes
+    facts["gated"] = source is not None and source.gated
+    facts["here"] = _weights.is_here(card)
+    return {**facts, "probes": [list(cell) for cell in cells]}
 
 
-def _text(value: Any) -> str:
+def noise_table(card: BackboneCard) -> list[dict[str, float]]:
+    """Sigma, the model's timestep and the official index; empty where there is no noise."""
+    from explorer.backbones import registry
+
+    if not card.uses_sigma:
+        return []
+    levels = [registry.noise_level(card.id, sigma) for sigma in SIGMAS]
+    return [
+        {"sigma": level.sigma, "timestep": level.timestep, "official_index": level.official_index}
+        for level in levels
+        if level is not None
+    ]
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """One line for each backbone."""
+    heads = ("id", "kind", "parameters", "layers", "tokens", "frames", "memory", "download", "here")
+    rows = [heads, *(_row(facts) for facts in found)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+    lines = ("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _row(facts: dict[str, Any]) -> tuple[str, ...]:
+    rows, columns = facts["token_grid"]
+    gated = " (gated)" if facts["gated"] else ""
+    return (
+        facts["id"],
+        facts["kind"],
+        _count(facts["parameters"]),
+        str(facts["layers"]),
+        f"{rows}x{columns}x{facts['width']}",
+        str(facts["max_frames"]),
+        _bytes(facts["memory_bytes"]),
+        f"{_bytes(facts['download_bytes'])}{gated}" if facts["source"] else "-",
+        "yes" if facts["here"] else "no",
+    )
+
+
+def page(facts: dict[str, Any]) -> str:
+    """All facts of one backbone, a line each, and its noise table."""
+    noise = facts.pop("noise")
+    shown = {name: value for name, value in facts.items() if value not in ("", None)}
+    width = max(len(name) for name in shown)
+    lines = [f"{name:<{width}}  {_text(name, value)}" for name, value in shown.items()]
+    if noise:
+        lines += ["", f"{'sigma':>7}  {'timestep':>9}  {'official index':>14}"]
+        lines += [
+            f"{row['sigma']:7.3f}  {row['timestep']:9g}  {row['official_index']:14d}"
+            for row in noise
+        ]
+    return "\n".join(lines)
+
+
+def _text(name: str, value: Any) -> str:
+    if name.endswith("_bytes"):
+        return _bytes(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
-        return ", ".join(_text(item) for item in value) or "none"
+        return ", ".join(_text("", item) for item in value) or "none"
     return str(value)
+
+
+def _bytes(count: int) -> str:
+    from explorer.backbones._weights import size_text
+
+    return size_text(count) if count else "-"
+
+
+def _count(parameters: int) -> str:
+    if not parameters:
+        return "-"
+    return f"{parameters / 1e9:.2f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"

@@ -44,6 +44,16 @@ class Look:
     """auto, cpu, cuda or cuda:N."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the backbone's computation."""
+    weights: Path | None = None
+    """Folder of a published model. Default: EMERGE3D_WEIGHTS/ID, or the hub's cache."""
+    offload: bool = False
+    """Keep the model in host memory, one block at a time on the GPU."""
+    vae_tiling: bool = False
+    """Encode in overlapping tiles: less memory, other values at the seams."""
+    vae_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of a published model's video VAE."""
+    prompt: str = ""
+    """Text for models that take one."""
     out: Path | None = None
     """Write a Rerun recording (.rrd) there."""
     cache: Path | None = None
@@ -87,7 +97,7 @@ class Look:
         from explorer.look import LookRequest
         from explorer.window import suggested_window
 
-        card = registry.card(self.backbone)
+        card = registry.card(self.backbone, weights=self.weights)
         layer, sigma = card.default_cell
         window = suggested_window(
             inspect_video(self.clip), card, start=self.start, stride=self.stride, count=self.count
@@ -104,6 +114,11 @@ class Look:
             count=window.count,
             device=self.device,
             dtype=self.dtype,
+            weights=self.weights,
+            offload=self.offload,
+            vae_tiling=self.vae_tiling,
+            vae_dtype=self.vae_dtype,
+            prompt=self.prompt,
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from explorer.backbones import registry
 from explorer.cli import main
 
 HELP = """
@@ -216,7 +217,50 @@ def test_backbones_lists_every_card_with_its_probes(
     assert {"toy-wan", "random", "latent", "rgb", "tiny"} <= set(found)
     assert found["tiny"]["probes"] == [[1, 0.3], [1, 0.5], [2, 0.3]]
     assert main(["backbones", "tiny", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == found["tiny"]
+    alone = json.loads(capsys.readouterr().out)
+    assert alone.pop("noise") == []
+    assert alone == found["tiny"]
+
+
+def test_backbones_shows_what_a_published_model_needs_and_its_noise_levels(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["backbones", "wan2.1-1.3b", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["source"] == "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+    assert found["parameters"] > 1.4e9
+    assert [row["sigma"] for row in found["noise"]] == sorted(r["sigma"] for r in found["noise"])
+    middle = next(row for row in found["noise"] if abs(row["sigma"] - 0.5) < 0.01)
+    assert (middle["timestep"], middle["official_index"]) == (499, 751)
+    assert main(["backbones", "wan2.1-1.3b"]) == 0
+    assert "official index" in capsys.readouterr().out
+    assert main(["backbones", "--download"]) == 2
+    assert "say which" in capsys.readouterr().err
+
+
+def test_a_look_with_weights_that_are_not_here_says_how_to_get_them(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EMERGE3D_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr("explorer.backbones._weights._cached", lambda card: None)
+    assert main(["look", str(tiny.request.path), "--backbone", "wan2.1-14b"]) == 2
+    assert "emerge3d backbones wan2.1-14b --download" in capsys.readouterr().err
+
+
+def test_a_look_runs_published_weights_from_a_folder(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.write_tiny("wan2.1-1.3b", tmp_path / "wan")
+    look = ["look", str(tiny.request.path), "--backbone", "wan2.1-1.3b", "--weights"]
+    look += [str(tmp_path / "wan"), "--count", "5", "--layer", "2", "--json"]
+    first = json.loads((main(look), capsys.readouterr().out)[1])
+    assert first["provenance"]["backbone"]["id"] == "wan2.1-1.3b"
+    assert first["point_error"] is None, "there is no probe"
+    assert first["cached"]["features"] is False
+    again = json.loads((main(look), capsys.readouterr().out)[1])
+    assert again["cached"]["features"] is True
+    other = json.loads((main([*look, "--vae-dtype", "bfloat16"]), capsys.readouterr().out)[1])
+    assert other["cached"]["features"] is False
 
 
 def test_doctor_names_what_is_missing_and_what_to_do(

@@ -171,9 +171,12 @@ def test_files_that_the_documents_name_exist() -> None:
 
 
 def test_the_list_of_backbones_is_what_the_command_prints(
-    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (printed,) = (block.text for block in blocks(README) if "$ emerge3d backbones\n" in block.text)
+    monkeypatch.delenv("EMERGE3D_WEIGHTS", raising=False)
+    monkeypatch.setattr("explorer.backbones._weights._cached", lambda card: None)
+    page = REPOSITORY / "docs" / "backbones.md"
+    (printed,) = (block.text for block in blocks(page) if "$ emerge3d backbones\n" in block.text)
     assert main(["backbones"]) == 0
     assert capsys.readouterr().out == printed.split("\n", 1)[1]
 

@@ -61,8 +61,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("shipped")
 
 
-@pytest.mark.parametrize("card", registry.cards(), ids=lambda card: card.id)
-def test_the_default_cell_of_every_backbone_has_a_shipped_probe(card: Any) -> None:
+SHIPPED = [card for card in registry.cards() if card.source is None]
+
+
+@pytest.mark.parametrize("card", SHIPPED, ids=lambda card: card.id)
+def test_the_default_cell_of_every_shipped_backbone_has_a_shipped_probe(card: Any) -> None:
     assert find_probe(card.id, *card.default_cell) is not None
 
 

@@ -123,7 +123,10 @@ def test_the_installed_assets_are_the_repositorys_bit_for_bit(installation: Inst
     root = Path(found.strip())
     assert root.is_relative_to(installation.site)
     shipped = digests(root)
-    assert shipped == digests(REPOSITORY / "assets")
+    assets = digests(REPOSITORY / "assets")
+    running = {name for name in assets if name.startswith("training/")}
+    assert running, "weights that are still being trained are for the checkout alone"
+    assert shipped == {name: value for name, value in assets.items() if name not in running}
     assert "clips/index.json" in shipped
     for part in ("vae", "transformer"):
         assert any(name.startswith(f"models/toy-wan/{part}/") for name in shipped)

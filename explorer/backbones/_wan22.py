@@ -1,0 +1,143 @@
+"""Wan 2.2's two ways to treat noise: a timestep for each token, and an expert for each range."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from explorer._typing import Float
+from explorer.backbones import _build, _wan_published
+from explorer.backbones._latents import compute_provenance
+from explorer.backbones._options import Target
+from explorer.backbones._wan import WanBackbone, WanReader
+from explorer.backbones._wan_files import DTYPES
+from explorer.backbones._wan_types import Transformer, Vae
+from explorer.backbones.base import BackboneCard, Hashes, stop_check
+from explorer.noise import Schedule
+
+
+class TokenTimesBackbone(WanBackbone):
+    """A Wan that takes a timestep for each token: TI2V-5B, in text-to-video mode all the same."""
+
+    def network_time(self, timestep: float, tokens: int) -> Float[torch.Tensor, "1 N"]:
+        return torch.full((1, tokens), timestep, dtype=torch.float32)
+
+
+class ExpertsBackbone(WanReader):
+    """A VAE and two transformers, of which one is in memory.
+
+    Args:
+        card: facts about it.
+        vae: of both.
+        load_expert: reads one of `experts` from disk.
+        experts: names of those for much and for little noise.
+        boundary: first timestep of the former.
+        dtype: of the experts.
+        found: hashes over all files.
+        schedule: names the timestep of a noise level.
+        prompt: (1, L, D) text embedding.
+    """
+
+    def __init__(
+        self,
+        card: BackboneCard,
+        vae: Vae,
+        load_expert: Callable[[str], Transformer],
+        *,
+        experts: tuple[str, str],
+        boundary: float,
+        dtype: torch.dtype,
+        found: Hashes,
+        schedule: Schedule,
+        prompt: Float[torch.Tensor, "1 L D"],
+    ) -> None:
+        super().__init__(
+            card,
+            vae,
+            weights_hash=found.weights,
+            encoder_hash=found.encoder,
+            provenance=compute_provenance(vae.device, dtype, trained=True),
+            schedule=schedule,
+        )
+        self.prompt = prompt
+        self.boundary = boundary
+        self.expert: str | None = None
+        self._experts = experts
+        self._load_expert = load_expert
+        self._network: Transformer = None
+
+    def expert_for(self, timestep: float) -> str:
+        """Name of the expert that is in charge of a timestep."""
+        return self._experts[0 if timestep >= self.boundary else 1]
+
+    @property
+    def transformer(self) -> Transformer:
+        """The expert in memory; where there is none yet, that of the card's default cell."""
+        if self._network is None:
+            with self.lock:
+                self._use(self.expert_for(self.timestep(self.card.default_cell[1])[0]))
+        return self._network
+
+    @property
+    def blocks(self) -> Sequence[Any]:
+        return list(self.transformer.blocks)
+
+    def network(self, timestep: float, should_stop: Callable[[], bool]) -> Transformer:
+        stop_check(should_stop)
+        self._use(self.expert_for(timestep))
+        return self._network
+
+    def _use(self, expert: str) -> None:
+        """Have this expert in memory and no other; the caller holds the lock."""
+        if self.expert == expert:
+            return
+        self.expert = self._network = None
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._network = self._load_expert(expert)
+        self.expert = expert
+
+
+def load_experts(
+    card: BackboneCard,
+    target: Target,
+    *,
+    schedule: Schedule,
+    hashes: Hashes,
+    experts: tuple[str, str],
+    boundary: float,
+) -> ExpertsBackbone:
+    """VAE and prompt of a folder with two experts, which are read when they are asked for.
+
+    Raises:
+        BackboneError: a part is missing, broken or of another structure.
+    """
+    return ExpertsBackbone(
+        card,
+        _wan_published.load_vae(target),
+        lambda expert: _wan_published.load_transformer(target, expert),
+        experts=experts,
+        boundary=boundary,
+        dtype=DTYPES[target.dtype],
+        found=hashes,
+        schedule=schedule,
+        prompt=_build.offered(_wan_published.prompt(target.folder, target.prompt), target.device),
+    )
+
+
+def write_small_tiny(folder: Path, **changes: Any) -> None:
+    """Random weights of a tiny TI2V in the published layout."""
+    vae = {
+        "is_residual": True,
+        "in_channels": 12,
+        "out_channels": 12,
+        "patch_size": 2,
+        "scale_factor_spatial": 16,
+        "decoder_base_dim": 6,
+    }
+    _wan_published.write_tiny(folder, vae=vae, **changes)

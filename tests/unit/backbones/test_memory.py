@@ -1,0 +1,62 @@
+"""What does not fit is refused before it is read, with an option that would."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from explorer.backbones import _memory, registry
+from explorer.backbones._options import Source, Target
+from explorer.errors import BackboneError
+
+CARD = dataclasses.replace(
+    registry.card("toy-wan"),
+    id="big",
+    parameters=10**9,
+    working_bytes=10**9,
+    source=Source("someone/big", ("*",), 1),
+)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (Target(dtype="float32"), 6.0e9),
+        (Target(dtype="bfloat16"), 3.0e9),
+        (Target(dtype="bfloat16", vae_tiling=True), 2.5e9),
+        (Target(device="cuda", dtype="bfloat16", offload=True), 1.3e9),
+        (Target(device="cpu", dtype="bfloat16", offload=True), 3.0e9),
+    ],
+)
+def test_the_need_follows_precision_offload_and_tiling(target: Target, expected: float) -> None:
+    assert _memory.needed(CARD, target) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("free", "advice"),
+    [
+        (5.0e9, "--dtype bfloat16 needs 3.0 GB"),
+        (2.6e9, "--dtype bfloat16 --vae-tiling needs 2.5 GB"),
+        (1.5e9, "--dtype bfloat16 --offload needs 1.3 GB"),
+        (1.0e9, "--dtype bfloat16 --offload --vae-tiling needs 800 MB"),
+        (1.0e8, "take a smaller model"),
+    ],
+)
+def test_a_refusal_says_need_have_and_what_would_fit(
+    monkeypatch: pytest.MonkeyPatch, free: float, advice: str
+) -> None:
+    monkeypatch.setattr(_memory, "free", lambda device: int(free))
+    with pytest.raises(BackboneError) as caught:
+        _memory.check_memory(CARD, Target(device="cuda"))
+    assert "needs about 6.0 GB on cuda in float32" in str(caught.value)
+    assert advice in str(caught.value)
+
+
+def test_what_fits_is_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_memory, "free", lambda device: 6 * 10**9)
+    _memory.check_memory(CARD, Target())
+
+
+def test_free_memory_of_this_machine_is_a_number() -> None:
+    assert 10**8 < _memory.free("cpu") < 10**14
