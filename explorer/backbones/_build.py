@@ -50,13 +50,15 @@ def fill(
     dtype: str,
     where: Path,
     offload: bool = False,
+    offload_parts: Sequence[str] = ("",),
     model: str = "config.json",
 ) -> Any:
     """Put tensors into an empty network, each cast and placed as it arrives.
 
     Parts that the network's class wants in float32 stay there in any dtype. With `offload` the
-    weights stay in host memory and each block comes to the device for its turn. `model` is what an
-    error says that they do not fit.
+    weights stay in host memory and each block comes to the device for its turn; `offload_parts`
+    names the modules that hold the lists of blocks. `model` is what an error says that they do not
+    fit.
 
     Raises:
         BackboneError: names are missing or unexpected, or a shape differs; nothing is kept then.
@@ -93,13 +95,14 @@ def fill(
     if offload and not device.startswith("cpu"):
         from diffusers.hooks import apply_group_offloading
 
-        apply_group_offloading(
-            network,
-            onload_device=torch.device(device),
-            offload_type="block_level",
-            num_blocks_per_group=1,
-            use_stream=True,
-        )
+        for part in offload_parts:
+            apply_group_offloading(
+                network.get_submodule(part),
+                onload_device=torch.device(device),
+                offload_type="block_level",
+                num_blocks_per_group=1,
+                use_stream=True,
+            )
     if device.startswith("cuda"):
         # The default of cuDNN, 10-bit mantissas, would show against the CPU in every layer.
         torch.backends.cudnn.allow_tf32 = False

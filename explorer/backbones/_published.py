@@ -48,17 +48,21 @@ def config_of(folder: Path, name: str, *, what: str) -> dict[str, Any]:
     return config
 
 
-def count_parameters(paths: list[Path]) -> int:
+def count_parameters(paths: list[Path], *, unused: tuple[str, ...] = ()) -> int:
     """Number of values in safetensors files, from their headers.
+
+    Args:
+        paths: the files.
+        unused: tensors whose names begin like this are not counted.
 
     Raises:
         BackboneError: a file is cut short.
     """
-    return sum(_count(path, path.stat().st_mtime_ns) for path in paths)
+    return sum(_count(path, path.stat().st_mtime_ns, unused) for path in paths)
 
 
 @functools.lru_cache(maxsize=256)
-def _count(path: Path, changed: int) -> int:
+def _count(path: Path, changed: int, unused: tuple[str, ...]) -> int:
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -68,7 +72,9 @@ def _count(path: Path, changed: int) -> int:
     except (OSError, ValueError, struct.error) as error:
         raise BackboneError(f"{path} is broken ({error}): fetch it again") from None
     return sum(
-        math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"
+        math.prod(entry["shape"])
+        for name, entry in header.items()
+        if not name.startswith(("__metadata__", *unused))
     )
 
 
@@ -102,6 +108,11 @@ def file_hashes(target: Target, *, network: list[Path], encoder: list[Path]) -> 
 
 def files_hash(folder: Path, paths: list[Path]) -> str:
     """sha256 that identifies files of a folder; found again at once while they do not change."""
+    return _key(folder, paths, "")
+
+
+def files_key(folder: Path, paths: list[Path]) -> str:
+    """The hash of a model that nothing but these files of a folder determines."""
     return _key(folder, paths, "")
 
 

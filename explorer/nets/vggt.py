@@ -145,7 +145,7 @@ class Aggregator(AlternatingAttention):
         """One (B, S, 1 + registers + h*w, 2 * dim) tensor per pair in `keep`, or per pair."""
         batch, count, _, height, width = images.shape
         normalised = ((images - self.mean) / self.std).flatten(0, 1)
-        patches = self.patch_embed(normalised)
+        patches = self.patch_embed(normalised.to(self.camera_token.dtype))
         patches = patches.reshape(batch, count, *patches.shape[1:])
         return self.alternate(patches, (height // self.patch, width // self.patch), keep=keep)
 
