@@ -122,8 +122,11 @@ def test_the_hashes_of_the_files_are_those_of_the_loaded_model(
 def test_the_card_counts_the_weights(full: Backbone) -> None:
     parts = ("vae", "transformer", "image_encoder")
     models = [getattr(full, part) for part in parts if hasattr(full, part)]
-    counted = sum(weights.numel() for model in models for weights in model.state_dict().values())
-    assert full.card.parameters == counted
+    trained = sum(values.numel() for model in models for values in model.parameters())
+    stored = sum(values.numel() for model in models for values in model.state_dict().values())
+    # Tables that a file stores as buffers are weights in one family (learned positions) and
+    # statistics in another.
+    assert full.card.parameters in (trained, stored)
 
 
 @pytest.mark.parametrize("name", IDS)
