@@ -132,7 +132,7 @@ def _legend(look: Look, rows: list[str]) -> str:
 
 def _still(summary: dict[str, Any]) -> float | None:
     """The correspondence error of answering that nothing moves on this clip, where it is known."""
-    return (summary.get("correspondence") or {}).get("still_error_px")
+    return (summary.get("correspondence") or {}).get("nothing_moves_px")
 
 
 def _cell(card: ProbeCard) -> str:

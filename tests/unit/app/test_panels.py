@@ -76,7 +76,7 @@ def test_the_correspondence_error_has_the_nothing_moves_control_beside_it(
     found.features = features()
     found.summary = {
         "correspondence_error_px": 66.35,
-        "correspondence": {"error_px": 66.35, "still_error_px": 20.08},
+        "correspondence": {"error_px": 66.35, "nothing_moves_px": 20.08},
     }
     said = metrics_panel.show(found)
     assert re.search(r"<td>66\.3 <small[^>]*>nothing moves: 20\.1</small></td>", said)
