@@ -29,7 +29,7 @@ LAYOUT = 3  # part of every key: raise it when what is stored, or how it is comp
 def versions() -> dict[str, str | None]:
     """Installed versions of what may change the last bits, and of this project."""
     found: dict[str, str | None] = {}
-    for name in ("torch", "diffusers", "emerge3d"):
+    for name in ("torch", "diffusers", "transformers", "emerge3d"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -87,6 +87,7 @@ def features_key(
         "dtype": dtype,
         "torch": versions()["torch"],
         "diffusers": versions()["diffusers"],
+        "transformers": versions()["transformers"],
     }
 
 

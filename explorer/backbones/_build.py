@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from explorer.backbones._torch_files import read_state
 from explorer.backbones._wan_files import DTYPES
 from explorer.errors import BackboneError
 
@@ -138,12 +139,15 @@ def _assign(network: nn.Module, name: str, tensor: torch.Tensor) -> None:
 
 
 def shards(paths: Sequence[Path]) -> Iterator[tuple[str, torch.Tensor]]:
-    """(name, tensor) of safetensors files, read as they are asked for.
+    """(name, tensor) of files, read as they are asked for: safetensors, or torch's as tensors only.
 
     Raises:
-        BackboneError: a file is broken.
+        BackboneError: a file is broken, or holds more than tensors.
     """
     for path in paths:
+        if path.suffix != ".safetensors":
+            yield from read_state(path).items()
+            continue
         try:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118: no mapping

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from explorer._typing import Float, Int, UInt8
-from explorer.backbones import _build, _torch_files
+from explorer.backbones import _build
 from explorer.backbones._delivery import Delivery, Parcel
 from explorer.backbones._encoder_published import Family, NoNoise
 from explorer.backbones._hooks import run_blocks
@@ -244,10 +244,5 @@ def load_network(
 
 def renamed(files: Sequence[Path], rename: Rename) -> Iterator[tuple[str, torch.Tensor]]:
     """(name, tensor) of safetensors or torch files, under the network's names."""
-    for path in files:
-        if path.suffix == ".safetensors":
-            tensors: Iterable[tuple[str, torch.Tensor]] = _build.shards([path])
-        else:
-            tensors = _torch_files.read_state(path).items()
-        for name, tensor in tensors:
-            yield from rename(name, tensor)
+    for name, tensor in _build.shards(files):
+        yield from rename(name, tensor)

@@ -24,9 +24,21 @@ def needed(card: BackboneCard, target: Target) -> int:
     if target.offload and on_gpu:
         weights = int(OFFLOADED_SHARE * weights)
     working = card.working_bytes * ITEM_BYTES[target.dtype] // 2
-    if target.vae_tiling:
+    if target.vae_tiling and _has_video_vae(card):
         working //= 2
     return weights + working
+
+
+def kept_in_host_memory(card: BackboneCard, target: Target) -> int:
+    """Bytes of weights that wait in host memory for their turn on a GPU."""
+    if not target.offload or target.device.startswith("cpu"):
+        return 0
+    return card.parameters * ITEM_BYTES[target.dtype]
+
+
+def _has_video_vae(card: BackboneCard) -> bool:
+    # Encoders have none, and a VAE of single frames has nothing to gain from tiles.
+    return card.uses_sigma and card.frame_step > 1
 
 
 def free(device: str) -> int:
@@ -48,6 +60,7 @@ def check_memory(card: BackboneCard, target: Target) -> None:
     """
     need, have = needed(card, target), free(target.device)
     if need <= have:
+        _check_host(card, target)
         return
     tried = [
         (text, replace(target, **changes))
@@ -64,10 +77,33 @@ def check_memory(card: BackboneCard, target: Target) -> None:
     fits = [
         f"{text} needs {size_text(needed(card, other))}"
         for text, other in tried
-        if needed(card, other) <= have and needed(card, other) < need
+        if needed(card, other) <= have
+        and needed(card, other) < need
+        and kept_in_host_memory(card, other) <= (free("cpu") if other.offload else 0)
     ]
     advice = fits[0] if fits else "no option makes it fit here: take a smaller model"
     raise BackboneError(
         f"{card.id} needs about {size_text(need)} on {target.device} in {target.dtype}; "
         f"{size_text(have)} are free: {advice}"
+    )
+
+
+def _check_host(card: BackboneCard, target: Target) -> None:
+    """Refuse offloading where the weights do not fit beside everything else that runs here."""
+    kept = kept_in_host_memory(card, target)
+    if not kept:
+        return
+    have = free("cpu")
+    if kept <= have:
+        return
+    smaller = kept_in_host_memory(card, replace(target, dtype="bfloat16"))
+    fits = smaller < kept and smaller <= have
+    advice = (
+        f"--dtype bfloat16 keeps {size_text(smaller)}"
+        if fits
+        else "leave --offload out on a GPU that holds it, or take a smaller model"
+    )
+    raise BackboneError(
+        f"{card.id} keeps about {size_text(kept)} of weights in host memory with --offload in "
+        f"{target.dtype}; {size_text(have)} are free: {advice}"
     )

@@ -39,17 +39,27 @@ def embeddings(
         compute: loads the encoder and runs it; called only if no file has the embedding.
 
     Raises:
-        BackboneError: `compute` could not find or load the encoder.
+        BackboneError: `compute` could not find or load the encoder, or a kept file is broken.
     """
     name = prompt_file(encoder, prompt)
     kept = default_root() / "prompts" / name
     for path in (folder / "prompts" / name, kept):
         if path.is_file():
-            return load_file(path)
+            return _read(path)
     found = {key: value.float().cpu().contiguous() for key, value in compute().items()}
     kept.parent.mkdir(parents=True, exist_ok=True)
     replace_file(kept, save(found))
     return found
+
+
+def _read(path: Path) -> Embeddings:
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors has its own kinds of errors
+        reason = " ".join(str(error).split())[:200]
+        raise BackboneError(
+            f"{path} is no embedding of a prompt ({reason}): remove it, and it is made again"
+        ) from None
 
 
 def text_tools(folder: Path, what: str, parts: Sequence[str] = ("text_encoder",)) -> None:

@@ -49,20 +49,25 @@ def config_of(folder: Path, name: str, *, what: str) -> dict[str, Any]:
 
 
 def count_parameters(paths: list[Path], *, unused: tuple[str, ...] = ()) -> int:
-    """Number of values in safetensors files, from their headers.
+    """Number of values in safetensors files, from their headers, or in mapped torch files.
 
     Args:
         paths: the files.
         unused: tensors whose names begin like this are not counted.
 
     Raises:
-        BackboneError: a file is cut short.
+        BackboneError: a file is damaged.
     """
     return sum(_count(path, path.stat().st_mtime_ns, unused) for path in paths)
 
 
 @functools.lru_cache(maxsize=256)
 def _count(path: Path, changed: int, unused: tuple[str, ...]) -> int:
+    if path.suffix != ".safetensors":
+        from explorer.backbones._torch_files import read_state
+
+        state = read_state(path)
+        return sum(value.numel() for name, value in state.items() if not name.startswith(unused))
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -108,11 +113,6 @@ def file_hashes(target: Target, *, network: list[Path], encoder: list[Path]) -> 
 
 def files_hash(folder: Path, paths: list[Path]) -> str:
     """sha256 that identifies files of a folder; found again at once while they do not change."""
-    return _key(folder, paths, "")
-
-
-def files_key(folder: Path, paths: list[Path]) -> str:
-    """The hash of a model that nothing but these files of a folder determines."""
     return _key(folder, paths, "")
 
 

@@ -57,7 +57,7 @@ def hashes(target: Target, *, what: str) -> Hashes:
     files = [weights_file(folder, what=what)]
     if (folder / "config.json").is_file():
         files.append(folder / "config.json")
-    return Hashes(_published.files_key(folder, files), None)
+    return Hashes(_published.files_hash(folder, files), None)
 
 
 def adapt(

@@ -13,6 +13,7 @@ correct the card by the configuration there (a folder may hold another size of t
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import pkgutil
 import threading
@@ -269,11 +270,48 @@ def load(
             model = _loaded.get(key)
         if model is None:
             if fitting.source is not None:
-                _memory.check_memory(fitting, found)
+                _make_room(fitting, found)
             model = entry.loader(fitting, found)
             with _guard:
                 _loaded[key] = model
         return model
+
+
+def _make_room(card: BackboneCard, target: Target) -> None:
+    """Let go of published models that are not at work, one after the other, until this one fits.
+
+    Raises:
+        BackboneError: it does not fit even so.
+    """
+    while True:
+        try:
+            _memory.check_memory(card, target)
+        except BackboneError:
+            if not _forget_idle(target):
+                raise
+        else:
+            return
+
+
+def _forget_idle(target: Target) -> bool:
+    """Forget the published model loaded longest ago where the wanted one goes; False without one.
+
+    One that somebody is about to use lives on in their hands.
+    """
+    with _guard:
+        for key, model in _loaded.items():
+            here = key[1].device == target.device or target.offload or key[1].offload
+            if here and model.card.source is not None and not model.lock.locked():
+                break
+        else:
+            return False
+        del _loaded[key], model
+    gc.collect()
+    if not target.device.startswith("cpu"):
+        import torch
+
+        torch.cuda.empty_cache()
+    return True
 
 
 def unload(backbone: str | None = None) -> None:

@@ -36,7 +36,8 @@ CARD = BackboneCard(
     max_frames=81,
     frame_step=4,
     token_grid=(30, 52),
-    default_cell=(20, 0.5),
+    # The released code's layer, and its --t 749: timestep 502.
+    default_cell=(20, round(SCHEDULE.at_index(749).sigma, 3)),
     uses_sigma=True,
     parameters=1_418_996_800 + 126_892_531,
     memory_bytes=7 * 10**9,

@@ -90,7 +90,7 @@ def _experts_tiny(folder: Path) -> None:
         input_size=(480, 832),
         max_frames=81,
         token_grid=(30, 52),
-        default_cell=(20, 0.5),
+        default_cell=(20, round(EXPERTS_SCHEDULE.at_index(749).sigma, 3)),
         # Of the expert in memory; the other has as many.
         parameters=14_288_491_584 + 126_892_531,
         memory_bytes=36 * 10**9,

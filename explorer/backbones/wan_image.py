@@ -43,7 +43,7 @@ def _tiny(folder: Path) -> None:
         max_frames=81,
         frame_step=4,
         token_grid=(30, 52),
-        default_cell=(20, 0.5),
+        default_cell=(20, round(SCHEDULE.at_index(749).sigma, 3)),
         uses_sigma=True,
         parameters=TRANSFORMER_PARAMETERS + IMAGE_ENCODER_PARAMETERS + VAE_PARAMETERS,
         memory_bytes=42 * 10**9,

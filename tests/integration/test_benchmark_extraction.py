@@ -92,3 +92,20 @@ def test_the_shapes_are_those_of_the_published_models(extraction: ModuleType) ->
             parts = (vae, library.WanTransformer3DModel(**config))
             counted = sum(weights.numel() for part in parts for weights in part.parameters())
             assert registry.card(name).parameters == counted
+
+
+def test_the_released_procedure_runs_with_the_convolutions_that_torch_chooses_by_default(
+    extraction: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def cell(*_: Any) -> np.ndarray:
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return np.zeros(1)
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(extraction, "released_cell", cell)
+    setting = extraction.Setting(torch.device("cpu"), repeats=1, tiny=True, compiled=False)
+    extraction.released(setting, "wan2.1-1.3b")
+    assert seen == [True, True]
+    assert not torch.backends.cudnn.allow_tf32

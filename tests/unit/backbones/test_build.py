@@ -70,6 +70,20 @@ def test_several_shards_are_one_model(folder: Path) -> None:
     assert model.weights_hash != expected, "other files are another key of the store"
 
 
+def test_torch_files_are_read_as_tensors_only(folder: Path) -> None:
+    state, path = load_file(weights(folder)), weights(folder)
+    counted = registry.card(NAME, weights=folder).parameters
+    path.unlink()
+    torch.save(state, path.with_suffix(".bin"))
+    assert registry.card(NAME, weights=folder).parameters == counted
+    model: Any = registry.load(NAME, target=Target(weights=folder))
+    assert all(torch.equal(model.transformer.state_dict()[name], state[name]) for name in state)
+    registry.unload(NAME)
+    torch.save({**state, "made by": Path("x")}, path.with_suffix(".bin"))
+    with pytest.raises(BackboneError, match="PosixPath"):
+        registry.load(NAME, target=Target(weights=folder))
+
+
 @pytest.mark.parametrize("damage", ["missing", "extra", "shape", "cut", "config", "no weights"])
 def test_weights_that_do_not_fit_are_refused_and_let_go(folder: Path, damage: str) -> None:
     path = weights(folder)

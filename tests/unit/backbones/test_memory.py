@@ -46,7 +46,7 @@ def test_the_need_follows_precision_offload_and_tiling(target: Target, expected:
 def test_a_refusal_says_need_have_and_what_would_fit(
     monkeypatch: pytest.MonkeyPatch, free: float, advice: str
 ) -> None:
-    monkeypatch.setattr(_memory, "free", lambda device: int(free))
+    monkeypatch.setattr(_memory, "free", lambda device: 10**12 if device == "cpu" else int(free))
     with pytest.raises(BackboneError) as caught:
         _memory.check_memory(CARD, Target(device="cuda"))
     assert "needs about 6.0 GB on cuda in float32" in str(caught.value)
@@ -60,3 +60,41 @@ def test_what_fits_is_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_free_memory_of_this_machine_is_a_number() -> None:
     assert 10**8 < _memory.free("cpu") < 10**14
+
+
+def test_tiles_save_nothing_where_there_is_no_video_vae() -> None:
+    for name in ("dinov2-l", "vggt-1b", "vjepa1-h", "svd"):
+        card = registry.card(name)
+        plain, tiled = (_memory.needed(card, Target(vae_tiling=tiles)) for tiles in (False, True))
+        assert plain == tiled
+    card = registry.card("wan2.1-1.3b")
+    assert _memory.needed(card, Target(vae_tiling=True)) < _memory.needed(card, Target())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "host", "advice"),
+    [
+        ("float32", 3e9, "--dtype bfloat16 keeps 2.0 GB"),
+        ("float32", 1e9, "take a smaller model"),
+        ("bfloat16", 1e9, "take a smaller model"),
+    ],
+)
+def test_offloaded_weights_must_fit_into_host_memory(
+    monkeypatch: pytest.MonkeyPatch, dtype: str, host: float, advice: str
+) -> None:
+    have = {"cpu": int(host), "cuda": 10**11}
+    monkeypatch.setattr(_memory, "free", have.__getitem__)
+    target = Target(device="cuda", dtype=dtype, offload=True)
+    with pytest.raises(BackboneError, match=f"in host memory with --offload .*: .*{advice}"):
+        _memory.check_memory(CARD, target)
+    have["cpu"] = 5 * 10**9
+    _memory.check_memory(CARD, target)
+
+
+def test_offloading_is_not_advised_where_host_memory_is_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    have = {"cpu": 10**9, "cuda": int(1.5e9)}
+    monkeypatch.setattr(_memory, "free", have.__getitem__)
+    with pytest.raises(BackboneError, match="take a smaller model"):
+        _memory.check_memory(CARD, Target(device="cuda"))

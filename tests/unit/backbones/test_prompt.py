@@ -63,3 +63,11 @@ def test_the_prompt_changes_the_features_and_their_key(tmp_path: Path) -> None:
     asked = registry.hashes("wan2.1-1.3b", Target(weights=folder, prompt="a chair"))
     assert empty.weights != asked.weights
     assert empty.encoder == asked.encoder
+
+
+def test_a_broken_embedding_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "prompts" / _prompt.prompt_file("enc", "")
+    path.parent.mkdir()
+    path.write_bytes(b"half of")
+    with pytest.raises(BackboneError, match=r"enc-empty\.safetensors .*: remove it"):
+        _prompt.embeddings("enc", "", folder=tmp_path, compute=dict)

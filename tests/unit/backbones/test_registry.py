@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from explorer.backbones import registry
+from explorer.backbones import _memory, registry
 from explorer.backbones._options import Target
 from explorer.backbones.base import Backbone, BackboneCard
 from explorer.errors import BackboneError
@@ -210,3 +210,55 @@ def test_light_hashes_follow_the_files(
     after = registry.hashes(name)
     assert after.weights != before.weights
     assert after.encoder != before.encoder
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Two published models, of which this machine holds one at a time."""
+    names = ["wan2.1-1.3b", "dinov2-s"]
+    for name in names:
+        registry.write_tiny(name, tmp_path / name)
+    monkeypatch.setenv("EMERGE3D_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(registry, "_loaded", {})
+
+    def free(device: str) -> int:
+        return 0 if registry._loaded else 10**12
+
+    monkeypatch.setattr(_memory, "free", free)
+    yield names
+    registry._loaded.clear()
+
+
+def held() -> list[str]:
+    return [name for name, _ in registry._loaded]
+
+
+def test_a_model_that_is_not_at_work_makes_room_for_another(published: list[str]) -> None:
+    first, second = published
+    registry.load(first, device="cpu")
+    registry.load(second, device="cpu")
+    assert held() == [second]
+
+
+def test_a_prompt_of_its_own_does_not_keep_a_second_copy_of_the_weights(
+    published: list[str], tmp_path: Path
+) -> None:
+    from explorer.backbones import _prompt
+
+    name = published[0]
+    prompts = tmp_path / name / "prompts"
+    (empty,) = prompts.iterdir()
+    (prompts / _prompt.prompt_file("umt5-xxl", "a chair")).write_bytes(empty.read_bytes())
+    for prompt in ("", "a chair"):
+        registry.load(name, target=Target(prompt=prompt))
+    assert [target.prompt for _, target in registry._loaded] == ["a chair"]
+
+
+def test_a_model_at_work_stays_and_the_other_is_refused(published: list[str]) -> None:
+    first, second = published
+    with (
+        registry.load(first, device="cpu").hold(lambda: False),
+        pytest.raises(BackboneError, match=f"{second} needs about .* 0 MB are free"),
+    ):
+        registry.load(second, device="cpu")
+    assert held() == [first]
