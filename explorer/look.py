@@ -30,6 +30,7 @@ from explorer.clip import load_clip
 from explorer.correspondence import correspondence_summary
 from explorer.errors import BackboneError, NoReconstruction, ProbeError, ReferenceError3D
 from explorer.features import resolve_layers
+from explorer.references import agreement
 
 if TYPE_CHECKING:
     from explorer.clip import Clip
@@ -95,6 +96,7 @@ class _Run:
             "features": False,
             "prediction": False,
         }
+        self.consistency: dict[str, Any] | None = None
         self.card = registry.fitting_card(request.backbone, request.target("cpu"))
         asked = [request.layer, *request.also_layers]
         self.layers = resolve_layers(asked, self.card.layers)
@@ -148,6 +150,7 @@ class _Run:
             probe_note=probe_note,
             reference=reference,
             reference_note=reference_note,
+            reference_consistency=self.consistency,
             report=report,
             correspondence=matches,
             seconds=self.seconds,
@@ -253,7 +256,7 @@ class _Run:
         with self.timed("reference"):
             if name != NO_REFERENCE:
                 try:
-                    full = references.reconstruct(name, clip, self.surroundings(device))
+                    full = references.reconstruct(name, clip, self.surroundings(features, device))
                     note = (
                         None if full else f"no reference: {name!r} knows nothing about this video"
                     )
@@ -263,11 +266,14 @@ class _Run:
             if full is not None:
                 size = prediction.size if prediction else _half(clip)
                 shown, note = _sampled(full, features, size)
+                note = note or references.remark(name)
                 full = None if shown is None else full
+            if full is not None and not full.sparse and len(full.frames) > 1:
+                self.consistency = agreement.summary(full)
         yield Referenced(seconds=self.now(), reconstruction=shown, full=full, note=note)
         return shown, full, note
 
-    def surroundings(self, device: str) -> references.Context:
+    def surroundings(self, features: Features, device: str) -> references.Context:
         """What a reference may use besides the frames that the backbone takes."""
         request = self.request
 
@@ -281,7 +287,11 @@ class _Run:
             )
 
         return references.Context(
-            store=self.store, should_stop=self.should_stop, decode=decode, device=device
+            store=self.store,
+            should_stop=self.should_stop,
+            decode=decode,
+            device=device,
+            frames=tuple(features.slot_frames.tolist()),
         )
 
     def report(

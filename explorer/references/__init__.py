@@ -21,6 +21,7 @@ __all__ = [
     "offered",
     "reconstruct",
     "register",
+    "remark",
     "suggest",
 ]
 
@@ -92,8 +93,14 @@ def offered() -> dict[str, str]:
 
 def label(name: str) -> str:
     """The name as it is offered: with what to keep in mind about it."""
-    remark = _entry(name).remark
-    return name if remark is None else f"{name} ({remark})"
+    kept = _entry(name).remark
+    return name if kept is None else f"{name} ({kept})"
+
+
+def remark(name: str) -> str | None:
+    """What to keep in mind about a reference, as a note beside its results; None for none."""
+    found = _entry(name).remark
+    return None if found is None else f"the reference {name} is a {found.removeprefix('a ')}"
 
 
 def suggest(clip: Clip) -> str | None:

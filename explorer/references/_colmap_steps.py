@@ -21,6 +21,8 @@ MIN_FEATURES = 50
 """Of a frame, in the median; fewer cannot give a model of three frames."""
 FOCAL_RATIOS = (0.6, 0.9, 1.4)
 """Focal lengths to begin with, over the width: 80, 58 and 39 degrees wide."""
+MAX_ERROR, MIN_ANGLE = 4.0, 1.5
+"""Pixels and degrees of points that stay, as COLMAP has them while it maps."""
 POLL = 0.1  # seconds between two questions whether to stop
 
 Result = TypeVar("Result")
@@ -80,7 +82,9 @@ def run(
             focal = ratio * frames.shape[2]
             mapped = _stoppable(partial(_map, folder, focal, seed), should_stop)
             if mapped is not None and mapped.num_points3D() > 0:
-                found.append(_model(mapped))
+                model = _model(mapped)
+                if model.focal > 0 and np.isfinite(model.cam_from_world).all():
+                    found.append(model)
         if not found:
             raise NoReconstruction(_why_no_model(database))
         return sorted(found, key=_worth, reverse=True)
@@ -167,6 +171,9 @@ def _refine(model: pycolmap.Reconstruction) -> None:
         config.add_image(number)
     config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     # not pycolmap.bundle_adjustment, which turns all of COLMAP's logging on again
+    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    # what was an outlier at the first focal length bends the second one
+    pycolmap.ObservationManager(model).filter_all_points3D(MAX_ERROR, MIN_ANGLE)
     pycolmap.create_default_bundle_adjuster(options, config, model).solve()
     model.update_point_3d_errors()
 

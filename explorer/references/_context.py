@@ -25,12 +25,15 @@ class Context:
         decode: the same window of the same video at another (height, width); None where there is
             no video. A backbone's frames are often too small to reconstruct from.
         device: where networks run: "cpu", "cuda", ...
+        frames: those that will be compared, the first frame of the clip first; None where nobody
+            knows. A reference that can do few does these.
     """
 
     store: Store | None = None
     should_stop: Callable[[], bool] = never
     decode: Callable[[tuple[int, int]], Clip] | None = None
     device: str = "cpu"
+    frames: tuple[int, ...] | None = None
 
     def closer(self, clip: Clip, width: int) -> Clip:
         """The same crop of the same frames at the largest whole multiple of the clip's size.

@@ -36,6 +36,8 @@ MIN_PARALLAX = 2.0
 """Degrees, in the median over points: below, depth is a guess whatever the reprojection error."""
 RIVAL_SHARE = 0.5
 """Of the best model's observations, from which on another one is an explanation too."""
+RIVAL_ERROR = 1.25
+"""Of its reprojection error, up to which; one that fits worse has merely got stuck."""
 MAX_FOCAL_RATIO = 1.6
 MAX_TURN = 20.0
 """Largest factor between focal lengths, and largest angle in degrees between directions of motion,
@@ -70,7 +72,15 @@ def reconstruct(clip: Clip, context: Context) -> Reconstruction:
         "width": WIDTH,
         "features": MAX_FEATURES,
         "seed": SEED,
-        "limits": [MIN_FRAMES, MIN_POINTS, MIN_PARALLAX, RIVAL_SHARE, MAX_FOCAL_RATIO, MAX_TURN],
+        "limits": [
+            MIN_FRAMES,
+            MIN_POINTS,
+            MIN_PARALLAX,
+            RIVAL_SHARE,
+            RIVAL_ERROR,
+            MAX_FOCAL_RATIO,
+            MAX_TURN,
+        ],
     }
     return context.cached(clip, recipe, lambda: _reconstruct(clip, context))
 
@@ -109,7 +119,12 @@ def _check_unambiguous(model: Model, others: list[Model], width: int) -> None:
         NoReconstruction: nobody does, or somebody ends elsewhere with about as many observations.
     """
     least = RIVAL_SHARE * model.observed.sum()
-    rivals = [other for other in others if other.observed.sum() >= least]
+    most = RIVAL_ERROR * model.reprojection_error
+    rivals = [
+        other
+        for other in others
+        if other.observed.sum() >= least and other.reprojection_error <= most
+    ]
     advice = (
         "the camera hardly moves, or only ahead; take a longer window in which it moves sideways"
     )

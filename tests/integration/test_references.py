@@ -17,7 +17,6 @@ from explorer.errors import NoReconstruction
 from explorer.look import Compared, Referenced, look
 from explorer.reconstruction import Reconstruction
 from explorer.references import Context, Entry
-from explorer.store import Store
 
 CLIPS = Path(__file__).resolve().parents[2] / "assets" / "clips"
 
@@ -112,3 +111,17 @@ def offer(monkeypatch: pytest.MonkeyPatch, name: str, reference: Callable[..., A
     references.names()  # let the shipped ones register first
     entry = Entry(name, reference, None, None, None)
     monkeypatch.setitem(references._references, name, entry)
+
+
+def test_a_dense_reference_says_how_consistent_it_is_and_a_sparse_one_does_not(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = list(look(tiny.request, store=tiny.store))[-1].summary
+    found = summary["reference_consistency"]
+    assert 0 <= found["mean"] <= 1
+    assert [row["frame"] for row in found["per_frame"]] == [0, 1, 2, 3, 4]
+    exact = references.reconstruct("exact", load_clip(tiny.request.path, count=5, size=(64, 96)))
+    sparse = Reconstruction(**{**vars(exact), "sparse": True})
+    offer(monkeypatch, "points", lambda clip, context: sparse)
+    again = list(look(tiny.ask(reference="points"), store=tiny.store))[-1].summary
+    assert again["reference_consistency"] is None
