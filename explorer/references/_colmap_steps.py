@@ -19,8 +19,8 @@ from explorer.errors import Cancelled, NoReconstruction
 
 MIN_FEATURES = 50
 """Of a frame, in the median; fewer cannot give a model of three frames."""
-FOCAL_RATIOS = (0.6, 0.9, 1.4)
-"""Focal lengths to begin with, over the width: 80, 58 and 39 degrees wide."""
+FOCAL_RATIOS = (0.6, 0.8, 1.05, 1.4, 1.9)
+"""Focal lengths to begin with, over the width: from 80 to 29 degrees wide."""
 MAX_ERROR, MIN_ANGLE = 4.0, 1.5
 """Pixels and degrees of points that stay, as COLMAP has them while it maps."""
 POLL = 0.1  # seconds between two questions whether to stop
@@ -72,10 +72,9 @@ def run(
         folder = Path(name)
         images, database = folder / "images", folder / "database.db"
         _write(frames, images)
-        pycolmap.set_random_seed(seed)
-        _stoppable(lambda token: _extract(database, images, max_features, token), should_stop)
+        _stoppable(partial(_extract, database, images, max_features), should_stop)
         _check_features(database)
-        _stoppable(lambda token: _match(database, seed, token), should_stop)
+        _stoppable(partial(_match, database, seed), should_stop)
         _check_matches(database, len(frames))
         found = []
         for ratio in FOCAL_RATIOS:
@@ -106,6 +105,7 @@ def _extract(
     reader.camera_model = "SIMPLE_PINHOLE"
     options = pycolmap.FeatureExtractionOptions()
     options.sift.max_num_features = max_features
+    options.num_threads = 1  # images are numbered as they are done, and what follows goes by number
     pycolmap.extract_features(
         database,
         images,
@@ -118,6 +118,7 @@ def _extract(
 
 
 def _match(database: Path, seed: int, token: pycolmap.CancellationToken) -> None:
+    pycolmap.set_random_seed(seed)  # of this thread
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = seed
     pycolmap.match_exhaustive(
@@ -136,6 +137,7 @@ def _map(
         (camera,) = opened.read_all_cameras()
         camera.params = [focal, *camera.params[1:]]
         opened.update_camera(camera)
+    pycolmap.set_random_seed(seed)  # of this thread
     options = pycolmap.IncrementalPipelineOptions()
     options.random_seed = seed
     options.num_threads = 1  # the order of sums, and with it the last bits, would depend on luck

