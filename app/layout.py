@@ -174,7 +174,7 @@ def _clip_controls(parts: dict[str, Any], source: Any, chosen: window.Window, fi
 
 def _cell_controls(parts: dict[str, Any], first: Any) -> None:
     layer, sigma = first.default_cell
-    named = list(references.names())
+    named = list(references.offered())
     with gr.Row(elem_id="who"):
         parts["backbone"] = gr.Dropdown(
             [
@@ -187,7 +187,7 @@ def _cell_controls(parts: dict[str, Any], first: Any) -> None:
             elem_id="backbone",
         )
         parts["reference"] = gr.Dropdown(
-            [*named, "none"],
+            [*((references.label(name), name) for name in named), "none"],
             value=named[0] if named else "none",
             label="Reference",
             min_width=120,

@@ -187,7 +187,8 @@ def _frames(look: Look) -> str:
     """Errors of each frame as bars on one scale."""
     if look.report is None or not look.report.per_frame:
         return ""
-    top = max(float(entry["point_error"]) for entry in look.report.per_frame) or 1.0
+    errors = [float(entry["point_error"]) for entry in look.report.per_frame]
+    top = max(filter(math.isfinite, errors), default=0.0) or 1.0
     bars = "".join(
         f"<li><span>frame {int(entry['frame'])}</span>"
         f"<i style='width:{100 * float(entry['point_error']) / top:.0f}%'></i>"

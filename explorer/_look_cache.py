@@ -194,7 +194,7 @@ def put_reconstruction(store: Store, key: dict[str, Any], found: Reconstruction)
         "cam_from_world": found.cameras.cam_from_world,
         "intrinsics": found.cameras.intrinsics,
     }
-    meta = {"source": found.source, "provenance": found.provenance}
+    meta = {"source": found.source, "provenance": found.provenance, "sparse": found.sparse}
     store.put("reconstruction", key, arrays, meta)
 
 

@@ -23,6 +23,10 @@ class ReferenceError3D(EmergeError):
     """The reference cannot reconstruct this clip."""
 
 
+class NoReconstruction(ReferenceError3D):
+    """This clip cannot be reconstructed by this reference; others, and other clips, may do."""
+
+
 class ComparisonError(EmergeError):
     """The prediction and the reference have nothing in common that could be compared."""
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from explorer import _look_cache as cache
 from explorer import references
 from explorer._look_stages import (
@@ -26,8 +28,9 @@ from explorer.backbones import registry
 from explorer.backbones.base import Hashes, check_clip, never, stop_check
 from explorer.clip import load_clip
 from explorer.correspondence import correspondence_summary
-from explorer.errors import BackboneError, ProbeError, ReferenceError3D
+from explorer.errors import BackboneError, NoReconstruction, ProbeError, ReferenceError3D
 from explorer.features import resolve_layers
+from explorer.references import agreement
 
 if TYPE_CHECKING:
     from explorer.clip import Clip
@@ -93,6 +96,7 @@ class _Run:
             "features": False,
             "prediction": False,
         }
+        self.consistency: dict[str, Any] | None = None
         self.card = registry.fitting_card(request.backbone, request.target("cpu"))
         asked = [request.layer, *request.also_layers]
         self.layers = resolve_layers(asked, self.card.layers)
@@ -100,12 +104,8 @@ class _Run:
         self.sigma = float(request.sigma) if self.card.uses_sigma else 0.0
         if not 0.0 <= self.sigma <= 1.0:
             raise BackboneError(f"sigma {self.sigma} is not in [0, 1]: it is the fraction of noise")
-        known = references.names()
-        if request.reference not in (NO_REFERENCE, *known):
-            choices = ", ".join((*known, NO_REFERENCE))
-            raise ReferenceError3D(
-                f"there is no reference {request.reference!r}; there are: {choices}"
-            )
+        if request.reference != NO_REFERENCE:
+            references.check(request.reference)
 
     def stages(self) -> Iterator[Stage]:
         request = self.request
@@ -126,7 +126,9 @@ class _Run:
             self.hashes = registry.hashes(request.backbone, request.target(device))
         features = yield from self.features(clip, key, device)
         prediction, probe, probe_note = yield from self.prediction(key, features, device)
-        reference, full, reference_note = yield from self.reference(clip, features, prediction)
+        reference, full, reference_note = yield from self.reference(
+            clip, features, prediction, device
+        )
 
         with self.timed("comparison"):
             report = None
@@ -148,6 +150,7 @@ class _Run:
             probe_note=probe_note,
             reference=reference,
             reference_note=reference_note,
+            reference_consistency=self.consistency,
             report=report,
             correspondence=matches,
             seconds=self.seconds,
@@ -245,20 +248,51 @@ class _Run:
         return found
 
     def reference(
-        self, clip: Clip, features: Features, prediction: Reconstruction | None
+        self, clip: Clip, features: Features, prediction: Reconstruction | None, device: str
     ) -> Generator[Stage, None, tuple[Reconstruction | None, Reconstruction | None, str | None]]:
         name = self.request.reference
         full = shown = None
         note: str | None = "no reference was asked for"
         with self.timed("reference"):
             if name != NO_REFERENCE:
-                full = references.reconstruct(name, clip)
-                note = None if full else f"no reference: {name!r} knows nothing about this video"
+                try:
+                    full = references.reconstruct(name, clip, self.surroundings(features, device))
+                    note = (
+                        None if full else f"no reference: {name!r} knows nothing about this video"
+                    )
+                except NoReconstruction as error:
+                    # The clip's features are still worth looking at, so the look goes on.
+                    note = f"no reference: {error}"
             if full is not None:
                 size = prediction.size if prediction else _half(clip)
-                shown = _sampled(full, features, size)
+                shown, note = _sampled(full, features, size)
+                note = note or references.remark(name)
+                full = None if shown is None else full
+            if full is not None and not full.sparse and len(full.frames) > 1:
+                self.consistency = agreement.summary(full)
         yield Referenced(seconds=self.now(), reconstruction=shown, full=full, note=note)
         return shown, full, note
+
+    def surroundings(self, features: Features, device: str) -> references.Context:
+        """What a reference may use besides the frames that the backbone takes."""
+        request = self.request
+
+        def decode(size: tuple[int, int]) -> Clip:
+            return load_clip(
+                request.path,
+                start=request.start,
+                stride=request.stride,
+                count=request.count,
+                size=size,
+            )
+
+        return references.Context(
+            store=self.store,
+            should_stop=self.should_stop,
+            decode=decode,
+            device=device,
+            frames=tuple(features.slot_frames.tolist()),
+        )
 
     def report(
         self, prediction_key: dict[str, Any], prediction: Reconstruction, reference: Reconstruction
@@ -316,13 +350,29 @@ def _frame_of(found: Reconstruction, slot: int, seconds: float) -> FramePredicte
 
 def _sampled(
     reference: Reconstruction, features: Features, size: tuple[int, int]
-) -> Reconstruction:
-    """The reference at the slots' frames, on a prediction's pixel grid."""
+) -> tuple[Reconstruction | None, str | None]:
+    """The reference at the slots' frames, on a prediction's pixel grid, and what it lacks there.
+
+    None where a sparse reference has nothing in any of these frames.
+    """
+    frames = features.slot_frames
+    note: str | None = None
+    if reference.sparse:
+        found = np.isin(frames, reference.frames)
+        if not found.all():
+            lacking = ", ".join(map(str, frames[~found]))
+            note = f"{reference.source} did not register frames {lacking}: no errors there"
+        frames = frames[found]
+        if not found.any() or not reference.at_frames(frames).valid.any():
+            return (
+                None,
+                f"no reference: {reference.source} has none of the frames that are compared",
+            )
     try:
-        sampled = reference.at_frames(features.slot_frames)
+        sampled = reference.at_frames(frames)
     except KeyError as error:
         raise ReferenceError3D(f"{error.args[0]}: choose another window or reference") from None
-    return sampled if sampled.size == size else sampled.resized(*size)
+    return (sampled if sampled.size == size else sampled.resized(*size)), note
 
 
 def _half(clip: Clip) -> tuple[int, int]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from explorer._sparse import splat
 from explorer._typing import Bool, Float, Int
 from explorer.camera import Cameras, unproject
 
@@ -23,6 +24,8 @@ class Reconstruction:
         cameras: S cameras with `size` (H, W).
         source: who made it, e.g. "exact" or "probe toy-wan layer 5 sigma 0.3".
         provenance: hashes, scale, seeds: what a reader needs to trust or rebuild it.
+        sparse: few pixels are known, each by a point that projects somewhere into it rather than to
+            its centre; frames of the clip may be missing.
 
     Lengths are relative to the mean distance of the first frame's points from its camera.
     """
@@ -34,6 +37,7 @@ class Reconstruction:
     cameras: Cameras
     source: str
     provenance: dict[str, Any] = field(default_factory=dict)
+    sparse: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -69,6 +73,7 @@ class Reconstruction:
             cameras=self.cameras.relative_to_first().scaled(1.0 / scale),
             source=self.source,
             provenance={**self.provenance, "unit": scale * self.provenance.get("unit", 1.0)},
+            sparse=self.sparse,
         )
 
     def at_frames(self, frames: Int[np.ndarray, " K"]) -> Reconstruction:
@@ -90,6 +95,7 @@ class Reconstruction:
             cameras=self.cameras.select(index),
             source=self.source,
             provenance=self.provenance,
+            sparse=self.sparse,
         )
 
     def resized(self, height: int, width: int) -> Reconstruction:
@@ -97,8 +103,11 @@ class Reconstruction:
 
         The nearest pixel's centre may lie half a pixel off the new one. Points that are unprojected
         depth are unprojected again, so that they project to the centres of the new pixels; a point
-        map of its own, as a probe's, is sampled as it is.
+        map of its own, as a probe's, is sampled as it is. Sparse points go to the new pixels that
+        they project into, so that none is lost but those behind another in the same pixel.
         """
+        if self.sparse:
+            return self._splatted(height, width)
         rows = ((np.arange(height) + 0.5) * self.size[0] / height).astype(np.int64)
         columns = ((np.arange(width) + 0.5) * self.size[1] / width).astype(np.int64)
         pick = np.ix_(np.arange(len(self.frames)), rows, columns)
@@ -116,6 +125,21 @@ class Reconstruction:
             source=self.source,
             provenance=self.provenance,
         )
+
+    def _splatted(self, height: int, width: int) -> Reconstruction:
+        cameras = self.cameras.resized(height, width)
+        maps = [
+            splat(
+                self.points[slot][known],
+                self.confidence[slot][known],
+                cameras.cam_from_world[slot],
+                cameras.intrinsics[slot],
+                size=(height, width),
+            )
+            for slot, known in enumerate(self.valid)
+        ]
+        depth, points, confidence = (np.stack(each) for each in zip(*maps, strict=True))
+        return replace(self, depth=depth, points=points, confidence=confidence, cameras=cameras)
 
     def _points_are_depth(self) -> bool:
         """Whether every known point is its pixel's depth seen through its camera."""

@@ -18,7 +18,6 @@ from explorer.backbones.base import BackboneCard
 from explorer.clip import inspect_video, load_clip
 from explorer.errors import EmergeError
 from explorer.look import NO_REFERENCE
-from explorer.references.exact import find_geometry
 
 
 class Choosing:
@@ -147,13 +146,11 @@ def reference_of(source: Source | None) -> str:
     Raises:
         ClipError: the video cannot be decoded.
     """
-    named = list(references.names())
-    if source is not None and not source.shipped:
-        # A shipped clip that somebody uploads has its geometry here all the same.
-        clip = load_clip(source.path, start=0, stride=1, count=1)
-        if find_geometry(clip.source_hash) is None:
-            named.remove("exact")
-    return named[0] if named else NO_REFERENCE
+    if source is None or source.shipped:
+        return "exact"
+    # A shipped clip that somebody uploads has its geometry here all the same.
+    clip = load_clip(source.path, start=0, stride=1, count=1)
+    return references.suggest(clip) or NO_REFERENCE
 
 
 def pictures(session: Session) -> Any:

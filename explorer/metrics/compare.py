@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,18 @@ def compare(prediction: Reconstruction, reference: Reconstruction) -> Report:
     The reference is sampled at the prediction's frames and resolution. A pixel counts where the
     reference has geometry and the prediction's confidence is above 0; the share of the reference
     that counts is `provenance["coverage"]`. Weights are the reference's confidence. With fewer than
-    two frames there is no pair of cameras and both AUCs are NaN.
+    two frames there is no pair of cameras and both AUCs are NaN. A sparse reference may lack
+    frames: the others are compared, `provenance["frames"]` lists them, and what is said of each
+    missing one is NaN.
 
     Raises:
         ComparisonError: the reference lacks one of the frames, no pixel is known to both sides, or
             the prediction holds a number that is not finite.
     """
+    if reference.sparse:
+        shared = np.isin(prediction.frames, reference.frames)
+        if shared.any() and not shared.all():
+            return _compare_shared(prediction, reference, shared)
     try:
         sampled = reference.at_frames(prediction.frames)
     except KeyError as error:
@@ -64,6 +71,26 @@ def compare(prediction: Reconstruction, reference: Reconstruction) -> Report:
             "reference": _origin(reference),
             "coverage": float(known.sum() / sampled.valid.sum()),
         },
+    )
+
+
+def _compare_shared(
+    prediction: Reconstruction, reference: Reconstruction, shared: Bool[np.ndarray, " S"]
+) -> Report:
+    """The report on the frames of a prediction that the reference has, with room for the others."""
+    frames = prediction.frames[shared]
+    found = compare(prediction.at_frames(frames), reference)
+    maps = [np.full(prediction.depth.shape, np.nan) for _ in range(2)]
+    maps[0][shared], maps[1][shared] = found.point_error_map, found.depth_error_map
+    unknown = {"point_error": float("nan"), "depth_error": float("nan")}
+    rows = {int(frame): {"frame": float(frame), **unknown} for frame in prediction.frames}
+    rows.update({int(row["frame"]): row for row in found.per_frame})
+    return replace(
+        found,
+        point_error_map=maps[0],
+        depth_error_map=maps[1],
+        per_frame=[rows[int(frame)] for frame in prediction.frames],
+        provenance={**found.provenance, "frames": frames.tolist()},
     )
 
 

@@ -5,47 +5,145 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from explorer.clip import Clip
 from explorer.errors import ReferenceError3D
 from explorer.reconstruction import Reconstruction
+from explorer.references._context import Context
 
-Reference = Callable[[Clip], Reconstruction | None]
+__all__ = [
+    "Context",
+    "Reference",
+    "check",
+    "label",
+    "names",
+    "offered",
+    "reconstruct",
+    "register",
+    "remark",
+    "suggest",
+]
 
-_references: dict[str, tuple[str, Reference]] = {}
+Reference = Callable[[Clip, Context], Reconstruction | None]
 
 
-def register(name: str, title: str) -> Callable[[Reference], Reference]:
+@dataclass(frozen=True)
+class Entry:
+    """What is registered under a name.
+
+    Attributes:
+        title: one line for people.
+        reference: makes the geometry.
+        missing: what it lacks on this machine and how to get it, or None; must be quick.
+        knows: whether it has geometry of a clip at hand, quickly and without computing it; only
+            such a reference is suggested without being asked for. None never knows.
+        remark: what to keep in mind, said beside the name wherever it is offered.
+    """
+
+    title: str
+    reference: Reference
+    missing: Callable[[], str | None] | None
+    knows: Callable[[Clip], bool] | None
+    remark: str | None
+
+
+_references: dict[str, Entry] = {}
+
+
+def register(
+    name: str,
+    title: str,
+    *,
+    missing: Callable[[], str | None] | None = None,
+    knows: Callable[[Clip], bool] | None = None,
+    remark: str | None = None,
+) -> Callable[[Reference], Reference]:
     """Put a reference into the list; it returns None for a clip that it knows nothing about."""
 
     def decorate(reference: Reference) -> Reference:
-        _references[name] = (title, reference)
+        _references[name] = Entry(title, reference, missing, knows, remark)
         return reference
 
     return decorate
 
 
-def _discover() -> None:
+def _discover() -> dict[str, Entry]:
+    """All references: first those that know clips, then those that estimate."""
     for module in pkgutil.iter_modules(__path__):
         if not module.name.startswith("_"):
             importlib.import_module(f"{__name__}.{module.name}")
+    ranked = sorted(_references.items(), key=lambda item: item[1].knows is None)
+    return dict(ranked)
 
 
 def names() -> dict[str, str]:
-    """Reference ids and their titles."""
-    _discover()
-    return {name: title for name, (title, _) in _references.items()}
+    """Reference ids and their titles, those that cannot be used on this machine included."""
+    return {name: entry.title for name, entry in _discover().items()}
 
 
-def reconstruct(name: str, clip: Clip) -> Reconstruction | None:
-    """The reference geometry of a clip, or None where this reference knows none.
+def offered() -> dict[str, str]:
+    """Ids and titles of the references that can be used on this machine."""
+    return {
+        name: entry.title
+        for name, entry in _discover().items()
+        if entry.missing is None or entry.missing() is None
+    }
+
+
+def label(name: str) -> str:
+    """The name as it is offered: with what to keep in mind about it."""
+    kept = _entry(name).remark
+    return name if kept is None else f"{name} ({kept})"
+
+
+def remark(name: str) -> str | None:
+    """What to keep in mind about a reference, as a note beside its results; None for none."""
+    found = _entry(name).remark
+    return None if found is None else f"the reference {name} is a {found.removeprefix('a ')}"
+
+
+def suggest(clip: Clip) -> str | None:
+    """The first reference that has the geometry of a clip at hand, or None."""
+    for name, entry in _discover().items():
+        if entry.knows is not None and entry.knows(clip):
+            return name
+    return None
+
+
+def check(name: str) -> None:
+    """Nothing, when a reference can be used.
 
     Raises:
-        ReferenceError3D: there is no reference of this name.
+        ReferenceError3D: there is no reference of this name, or it lacks something on this machine;
+            the message says how to get it.
     """
-    _discover()
-    if name not in _references:
-        raise ReferenceError3D(
-            f"there is no reference {name!r}; there are: {', '.join(_references)}"
-        )
-    return _references[name][1](clip)
+    entry = _entry(name)
+    lacking = None if entry.missing is None else entry.missing()
+    if lacking is not None:
+        raise ReferenceError3D(lacking)
+
+
+def reconstruct(name: str, clip: Clip, context: Context | None = None) -> Reconstruction | None:
+    """The reference geometry of a clip, or None where this reference knows none.
+
+    Args:
+        name: id of the reference.
+        clip: the frames that are asked about.
+        context: what the reference may use besides them.
+
+    Raises:
+        NoReconstruction: the reference can do nothing with this clip; says why.
+        ReferenceError3D: there is no reference of this name, or it cannot be used here.
+        Cancelled: `context.should_stop` became true.
+    """
+    check(name)
+    return _entry(name).reference(clip, context or Context())
+
+
+def _entry(name: str) -> Entry:
+    known = _discover()
+    if name not in known:
+        choices = ", ".join((*known, "none"))
+        raise ReferenceError3D(f"there is no reference {name!r}; there are: {choices}")
+    return known[name]

@@ -18,7 +18,7 @@ from explorer.clip import Clip
 from explorer.data.geometry import load_geometry
 from explorer.errors import ReferenceError3D
 from explorer.reconstruction import Reconstruction
-from explorer.references import register
+from explorer.references import Context, register
 
 _registered: dict[str, Path] = {}
 
@@ -52,8 +52,12 @@ def find_geometry(source_hash: str) -> Path | None:
     return None if name is None else folder / str(name)
 
 
-@register("exact", "Exact geometry from the renderer (shipped clips)")
-def reconstruct(clip: Clip) -> Reconstruction | None:
+def _knows(clip: Clip) -> bool:
+    return find_geometry(clip.source_hash) is not None
+
+
+@register("exact", "Exact geometry from the renderer (shipped clips)", knows=_knows)
+def reconstruct(clip: Clip, context: Context | None = None) -> Reconstruction | None:
     """Exact geometry of the frames that a clip shows, None for a video that was not rendered here.
 
     Maps are sampled at the centres of the clip's pixels, nearest neighbour, so that no depth is

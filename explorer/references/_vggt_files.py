@@ -1,0 +1,118 @@
+"""Finding the weights of a VGGT and what they are of. Needs no torch."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from explorer.backbones._weights import VARIABLE, fingerprint
+from explorer.errors import ReferenceError3D
+
+REPO = "facebook/VGGT-1B"
+NAME = "vggt"
+FILES = ("model.safetensors", "model.pt")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Files of one network.
+
+    Attributes:
+        folder: where they are.
+        path: of the weights, safetensors or a torch file.
+        config: fields of `VGGTConfig` that differ from VGGT-1B's.
+        input_size, map_size: (height, width) that it was trained on, where a card.json says so.
+        digest: of weights and configuration.
+    """
+
+    folder: Path
+    path: Path
+    config: dict[str, Any]
+    input_size: tuple[int, int] | None
+    map_size: tuple[int, int] | None
+    digest: str
+
+
+def published() -> Weights:
+    """VGGT-1B, or another size of it: $EMERGE3D_WEIGHTS/vggt, else the hub's cache.
+
+    Raises:
+        ReferenceError3D: it is not on this machine; says how to get it.
+    """
+    root = os.environ.get(VARIABLE)
+    if root and (Path(root) / NAME).is_dir():
+        return in_folder(Path(root) / NAME)
+    cached = _cached()
+    if cached is not None:
+        return in_folder(cached)
+    raise ReferenceError3D(
+        f"the weights of the reference {NAME} are not on this machine ({REPO}, 5.0 GB): "
+        f"hf download {REPO} {FILES[0]}, or put them into a folder {NAME} and set {VARIABLE} to "
+        "the folder around it; the licence on the model's page holds"
+    )
+
+
+def in_folder(folder: Path) -> Weights:
+    """The network in a folder with model.safetensors or model.pt, else any one such file.
+
+    A config.json with the fields of `VGGTConfig` says its sizes; any other is of VGGT-1B. A
+    card.json may name the sizes of input and maps.
+
+    Raises:
+        ReferenceError3D: files are missing or cannot be read.
+    """
+    named = [folder / name for name in FILES if (folder / name).is_file()]
+    others = sorted([*folder.glob("*.safetensors"), *folder.glob("*.pt"), *folder.glob("*.pth")])
+    if not named and len(others) != 1:
+        raise ReferenceError3D(
+            f"{folder} holds {len(others) or 'no'} files of weights: put one there, named "
+            f"{' or '.join(FILES)}"
+        )
+    path = (named or others)[0]
+    config, card = _read(folder / "config.json"), _read(folder / "card.json")
+    sizes = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in config.items()
+    }
+    return Weights(
+        folder=folder,
+        path=path,
+        config=sizes if "dpt_layers" in sizes else {},
+        input_size=_size(card.get("input")),
+        map_size=_size(card.get("maps")),
+        digest=_digest(path, path.stat().st_mtime_ns, path.stat().st_size, json.dumps(config)),
+    )
+
+
+def _cached() -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in FILES:
+        found = try_to_load_from_cache(REPO, name)
+        if isinstance(found, str):
+            return Path(found).parent
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ReferenceError3D(f"{path} cannot be read ({error}): fetch it again") from None
+    return found if isinstance(found, dict) else {}
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    return None if value is None else (int(value[0]), int(value[1]))
+
+
+@functools.lru_cache(maxsize=16)
+def _digest(path: Path, changed: int, size: int, config: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(f"{fingerprint([path], path.parent)} {config}".encode()).hexdigest()

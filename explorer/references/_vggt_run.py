@@ -1,0 +1,166 @@
+"""A VGGT on frames: bfloat16 attention on a GPU, float32 geometry, heads a few frames at a time."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from explorer._resize import resize
+from explorer._typing import Float, UInt8
+from explorer.backbones._memory import free
+from explorer.backbones._torch_files import load_strictly, read_state
+from explorer.backbones._weights import size_text
+from explorer.backbones.base import stop_check
+from explorer.errors import BackboneError, ReferenceError3D
+from explorer.nets.geometry import DenseMaps
+from explorer.nets.pose import decode_pose
+from explorer.nets.vggt import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    VGGT,
+    VGGTConfig,
+    without_tracks,
+)
+from explorer.references._vggt_files import Weights
+
+CHUNK = 4
+"""Frames whose maps are computed at a time."""
+KEYS = ("model", "state_dict")
+_one_at_a_time = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a VGGT says about S frames, float32, lengths in its own unit.
+
+    Attributes:
+        depth, depth_confidence, points_confidence: (S, H, W).
+        points: (S, H, W, 3), of the point head.
+        cam_from_world: (S, 3, 4).
+        intrinsics: (S, 3, 3) in pixels of (H, W).
+        dtype: of the attention blocks.
+    """
+
+    depth: Float[np.ndarray, "S H W"]
+    depth_confidence: Float[np.ndarray, "S H W"]
+    points: Float[np.ndarray, "S H W 3"]
+    points_confidence: Float[np.ndarray, "S H W"]
+    cam_from_world: Float[np.ndarray, "S 3 4"]
+    intrinsics: Float[np.ndarray, "S 3 3"]
+    dtype: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the maps."""
+        return self.depth.shape[1], self.depth.shape[2]
+
+
+@torch.inference_mode()
+def run(
+    frames: UInt8[np.ndarray, "S H W 3"],
+    weights: Weights,
+    *,
+    size: tuple[int, int],
+    device: str,
+    should_stop: Callable[[], bool],
+) -> Estimate:
+    """One pass over all frames together.
+
+    Args:
+        frames: RGB, of any size; stretched to `size`.
+        weights: of the network.
+        size: (height, width) of its input, multiples of its patch.
+        device: "cpu", "cuda", ...
+        should_stop: asked before the blocks, and before each few frames of the heads.
+
+    Raises:
+        ReferenceError3D: weights that are broken or of another network, or too little memory.
+        Cancelled: `should_stop` became true.
+    """
+    with _one_at_a_time:
+        stop_check(should_stop)
+        config = _config(weights)
+        _check_memory(config, weights, len(frames), size, device)
+        model = _load(weights.path, weights.digest, config, device)
+        on_gpu = device.startswith("cuda")
+        pictures = np.stack([resize(frame, size) for frame in frames])
+        images = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2)[None].float() / 255.0
+        grid = (size[0] // config.patch, size[1] // config.patch)
+        map_size = weights.map_size or size
+        stop_check(should_stop)
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=on_gpu):
+            taps = model.trunk(images)
+        encoding = model.cameras(taps)[-1][0]
+        parts = []
+        for start in range(0, len(frames), CHUNK):
+            stop_check(should_stop)
+            maps = model.maps(taps, grid, map_size, frames=slice(start, start + CHUNK))
+            parts.append(DenseMaps(*(field.float().cpu() for field in maps)))
+        cam_from_world, intrinsics = decode_pose(encoding.float().cpu(), map_size)
+    merged = DenseMaps(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+    return Estimate(
+        depth=merged.depth.numpy(),
+        depth_confidence=merged.depth_confidence.numpy(),
+        points=merged.points.numpy(),
+        points_confidence=merged.points_confidence.numpy(),
+        cam_from_world=cam_from_world.numpy(),
+        intrinsics=intrinsics.numpy(),
+        dtype="bfloat16" if on_gpu else "float32",
+    )
+
+
+def _config(weights: Weights) -> VGGTConfig:
+    try:
+        config = VGGTConfig(**weights.config)
+        _parameters(config)  # what the network itself refuses
+        return config
+    except (TypeError, ValueError) as error:
+        raise ReferenceError3D(
+            f"{weights.folder / 'config.json'} is not of a VGGT ({error}): fetch it again"
+        ) from None
+
+
+@functools.lru_cache(maxsize=1)
+def _load(path: Path, digest: str, config: VGGTConfig, device: str) -> VGGT:
+    try:
+        with torch.device("meta"):  # no random numbers for a billion parameters
+            model = VGGT(config)
+        state = without_tracks(read_state(path, keys=KEYS))
+        load_strictly(model, state, source=path)
+    except ValueError as error:
+        raise ReferenceError3D(f"{path.parent / 'config.json'}: {error}") from None
+    except BackboneError as error:
+        raise ReferenceError3D(str(error)) from None
+    # no file holds these
+    model.aggregator.mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+    model.aggregator.std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    model.camera_head.start = torch.tensor(config.camera_start)
+    return model.float().eval().requires_grad_(False).to(device)
+
+
+def _check_memory(
+    config: VGGTConfig, weights: Weights, frames: int, size: tuple[int, int], device: str
+) -> None:
+    """Refuse what cannot fit: a process that is killed for memory says nothing."""
+    tokens = frames * (size[0] // config.patch) * (size[1] // config.patch)
+    taps = 4 * tokens * 2 * config.dim * 4
+    heads = CHUNK * size[0] * size[1] * 4 * 4 * config.dpt_dim
+    need = _parameters(config) * 4 + 3 * taps + heads
+    have = free(device)
+    if need > have:
+        raise ReferenceError3D(
+            f"{frames} frames by this VGGT need about {size_text(need)} on {device}; "
+            f"{size_text(have)} are free: take fewer frames"
+        )
+
+
+@functools.lru_cache(maxsize=4)
+def _parameters(config: VGGTConfig) -> int:
+    with torch.device("meta"):
+        return sum(each.numel() for each in VGGT(config).parameters())

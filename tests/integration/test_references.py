@@ -1,0 +1,127 @@
+"""References in whole looks: what they give, and what a look does without them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from explorer import references
+from explorer.cli import main
+from explorer.clip import load_clip
+from explorer.errors import NoReconstruction
+from explorer.look import Compared, Referenced, look
+from explorer.reconstruction import Reconstruction
+from explorer.references import Context, Entry
+
+CLIPS = Path(__file__).resolve().parents[2] / "assets" / "clips"
+
+
+def test_a_look_with_colmap_has_metrics_from_sparse_points(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pycolmap")
+    command = ["look", str(CLIPS / "room-orbit-02.mp4"), "--reference", "colmap", "--json"]
+    assert main([*command, "--cache", str(tmp_path / "store"), "--device", "cpu"]) == 0
+    printed = capfd.readouterr()
+    summary = json.loads(printed.out)
+    for name in ("point_error", "depth_error", "auc5", "auc30"):
+        assert isinstance(summary[name], float), name
+    source = summary["provenance"]["reference"]
+    assert (source["id"], source["registered"], source["frames"]) == ("colmap", 17, 17)
+    assert source["reprojection_error_px"] < 1
+    assert summary["notes"] == []
+    assert "incremental_pipeline" not in printed.err  # COLMAP's own log
+
+
+def test_frames_that_a_sparse_reference_lacks_are_named_and_the_others_compared(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    exact = references.reconstruct("exact", load_clip(tiny.request.path, count=5, size=(64, 96)))
+    assert exact is not None
+    partly = exact.at_frames(np.array([0, 2, 3]))
+    sparse = Reconstruction(**{**vars(partly), "sparse": True, "source": "partly"})
+    offer(monkeypatch, "partly", lambda clip, context: sparse)
+    stages = list(look(tiny.ask(reference="partly"), store=tiny.store))
+    referenced = next(stage for stage in stages if isinstance(stage, Referenced))
+    assert referenced.reconstruction is not None
+    assert referenced.reconstruction.frames.tolist() == [0]
+    assert "did not register frames 1:" in (referenced.note or "")
+    report = next(stage.report for stage in stages if isinstance(stage, Compared))
+    assert report is not None
+    assert np.isnan(report.point_error_map[1]).all()
+    assert np.isfinite(report.point_error)
+    again = list(look(tiny.ask(reference="partly"), store=tiny.store))[-1].summary
+    assert again["per_frame"][1]["point_error"] is None
+    assert again["per_frame"] == stages[-1].summary["per_frame"]
+
+
+def test_a_clip_that_cannot_be_reconstructed_is_looked_at_without_a_reference(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(clip: object, context: object) -> None:
+        raise NoReconstruction("too little parallax: it stands still")
+
+    offer(monkeypatch, "strict", fail)
+    summary = list(look(tiny.ask(reference="strict"), store=tiny.store))[-1].summary
+    assert summary["notes"] == ["no reference: too little parallax: it stands still"]
+    assert summary["point_error"] is None
+    assert summary["provenance"]["reference"] is None
+
+
+def test_a_reference_may_decode_the_window_again_at_a_larger_size(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, make_video: Callable[..., Path]
+) -> None:
+    seen = []
+
+    def watch(clip: Any, context: Context) -> None:
+        seen.append((clip, context.closer(clip, 200), context.closer(clip, 100)))
+
+    offer(monkeypatch, "watch", watch)
+    video = make_video("large.mp4", count=8, size=(160, 240))
+    list(look(tiny.ask(reference="watch", path=video, start=2), store=tiny.store))
+    ((clip, fine, same),) = seen
+    assert clip.size == (64, 96)
+    assert fine.size == (128, 192)
+    assert fine.crop == clip.crop
+    np.testing.assert_array_equal(fine.source_frames, clip.source_frames)
+    assert same is clip
+
+
+def test_kitchen_is_reconstructed_from_its_stills(media: Path) -> None:
+    pytest.importorskip("pycolmap")
+    if not (media / "kitchen").is_dir():
+        pytest.skip("no kitchen among the real clips")
+    clip = load_clip(media / "kitchen", count=None, size=None)
+    found = references.reconstruct("colmap", clip)
+    assert found is not None
+    assert found.provenance["registered"] >= 23
+    assert found.provenance["points"] > 1200
+    assert found.provenance["reprojection_error_px"] < 0.5
+    assert found.provenance["parallax_degrees"] > 10
+    first = found.points[0][found.valid[0]]
+    assert np.linalg.norm(first, axis=-1).mean() == pytest.approx(1.0, rel=1e-5)
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, name: str, reference: Callable[..., Any]) -> None:
+    references.names()  # let the shipped ones register first
+    entry = Entry(name, reference, None, None, None)
+    monkeypatch.setitem(references._references, name, entry)
+
+
+def test_a_dense_reference_says_how_consistent_it_is_and_a_sparse_one_does_not(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = list(look(tiny.request, store=tiny.store))[-1].summary
+    found = summary["reference_consistency"]
+    assert 0 <= found["mean"] <= 1
+    assert [row["frame"] for row in found["per_frame"]] == [0, 1, 2, 3, 4]
+    exact = references.reconstruct("exact", load_clip(tiny.request.path, count=5, size=(64, 96)))
+    sparse = Reconstruction(**{**vars(exact), "sparse": True})
+    offer(monkeypatch, "points", lambda clip, context: sparse)
+    again = list(look(tiny.ask(reference="points"), store=tiny.store))[-1].summary
+    assert again["reference_consistency"] is None
