@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +15,32 @@ from explorer.backbones._wan import block_outputs
 from explorer.backbones.base import slot_map
 from explorer.probe.losses import Targets, normalize_targets
 from explorer.toy.cells import Cell
-from explorer.toy.config import FRAMES, HEIGHT, TRANSFORMER_CONFIG, WIDTH
-from explorer.toy.latents import encode
+from explorer.toy.config import (
+    FRAMES,
+    HEIGHT,
+    LARGE_CONFIG,
+    TRANSFORMER_CONFIG,
+    VARIANTS,
+    WIDTH,
+    Variant,
+)
+from explorer.toy.latents import encode, encode_alone
 from explorer.toy.pool import Renderer
 
 GRID = (18, 32)
 MAPS = (72, 128)
 SLOT_FRAMES = slot_map(FRAMES, 4)[1]
+TRANSFORMERS = {
+    **VARIANTS,
+    "random": Variant("random", "", "", TRANSFORMER_CONFIG),
+    "random-large": Variant("random-large", "", "", LARGE_CONFIG),
+}
+"""What reads noisy latents, with and without training."""
+
+
+def needs_alone(cells: Sequence[Cell]) -> bool:
+    """Whether some cell reads the latents of single frames."""
+    return any(c.backbone in TRANSFORMERS and TRANSFORMERS[c.backbone].frames_alone for c in cells)
 
 
 @dataclass(frozen=True)
@@ -32,6 +52,8 @@ class Pool:
         frames: (N, S, H, W, 3) uint8 pictures of the slots' frames.
         depth: (N, S, 72, 128) z-depth, 0 in the sky; cam_from_world: (N, S, 3, 4).
         intrinsics: (N, 3, 3) in pixels of the maps.
+        alone: (N, 8, S, h, w) bfloat16 latents of the slots' frames, each encoded by itself; None
+            where no cell reads them.
     """
 
     latents: Tensor
@@ -39,6 +61,17 @@ class Pool:
     depth: Tensor
     cam_from_world: Tensor
     intrinsics: Tensor
+    alone: Tensor | None = None
+
+    def inputs(self, index: Tensor, noise: Tensor) -> list[Tensor]:
+        """What `Sources` reads of some clips, with noise of their latents' shape."""
+        found = [self.latents[index].float(), self.frames[index], noise]
+        return found if self.alone is None else [*found, self.alone[index].float()]
+
+    def joined(self, join: Callable[[Tensor], Tensor]) -> Pool:
+        """The pool with every tensor passed through `join`."""
+        parts = {name: part for name, part in vars(self).items() if part is not None}
+        return Pool(**{name: join(part) for name, part in parts.items()})
 
     def targets(self, index: Tensor) -> Targets:
         """What a probe should say about some clips."""
@@ -48,13 +81,26 @@ class Pool:
 
 
 @torch.no_grad()
-def make_pool(renderer: Renderer, vae: Any, seeds: list[int], *, batch: int, on_gpu: bool) -> Pool:
+def make_pool(
+    renderer: Renderer,
+    vae: Any,
+    seeds: list[int],
+    *,
+    batch: int,
+    on_gpu: bool,
+    alone: bool = False,
+) -> Pool:
     """Render and encode clips; geometry is traced at the maps' own pixel centres."""
     slots = SLOT_FRAMES.tolist()
     parts: dict[str, list[Tensor]] = {"latents": [], "frames": []}
+    if alone:
+        parts["alone"] = []
     for rendered in renderer.batches(seeds, batch=batch, height=HEIGHT, width=WIDTH):
         with torch.autocast("cuda" if on_gpu else "cpu", dtype=torch.bfloat16, enabled=on_gpu):
             parts["latents"].append(encode(vae, rendered.images).to(torch.bfloat16))
+            if alone:
+                single = encode_alone(vae, rendered.images[:, slots])
+                parts["alone"].append(single.to(torch.bfloat16))
         parts["frames"].append(rendered.images[:, slots].clone())
     geometry: dict[str, list[Tensor]] = {"depth": [], "cam_from_world": [], "intrinsics": []}
     for rendered in renderer.batches(
@@ -81,23 +127,29 @@ class Sources:
             return 3 * (HEIGHT // GRID[0]) * (WIDTH // GRID[1]) + extra
         if backbone == "latent":
             return 4 * int(TRANSFORMER_CONFIG["in_channels"]) + extra
-        return int(TRANSFORMER_CONFIG["num_attention_heads"]) * int(
-            TRANSFORMER_CONFIG["attention_head_dim"]
-        )
+        return TRANSFORMERS[backbone].width
 
     @torch.no_grad()
-    def __call__(self, latents: Tensor, frames: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """(B, S, 18, 32, C) features of each cell, by its name."""
+    def __call__(
+        self, latents: Tensor, frames: Tensor, noise: Tensor, alone: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """(B, S, 18, 32, C) features of each cell, by its name; see `Pool.inputs`."""
         found: dict[str, Tensor] = {}
         on_gpu = self._device.startswith("cuda")
         for sigma in self.noisy_sigmas:
             noisy = (1 - sigma) * latents + sigma * noise
-            for backbone in ("toy-wan", "random"):
+            for backbone in self._models:
                 layers = [
                     c.layer for c in self._cells if (c.backbone, c.sigma) == (backbone, sigma)
                 ]
                 if not layers:
                     continue
+                seen = noisy
+                if TRANSFORMERS[backbone].frames_alone:
+                    if alone is None:
+                        raise ValueError(f"{backbone} reads latents of single frames: none given")
+                    mixed = (1 - sigma) * alone + sigma * noise
+                    seen = mixed.transpose(1, 2).flatten(0, 1)[:, :, None]
                 with torch.autocast(
                     self._device.split(":")[0],
                     dtype=torch.bfloat16,
@@ -106,14 +158,15 @@ class Sources:
                 ):
                     outputs = block_outputs(
                         self._models[backbone],
-                        noisy,
+                        seen,
                         1000.0 * sigma,
                         layers=layers,
-                        keep=lambda tokens: tokens.float().unflatten(1, (-1, *GRID)),
+                        keep=lambda tokens: tokens.float(),
                     )
                 for layer, tokens in outputs.items():
                     # A plain copy: tensors made in inference mode cannot take part in training.
-                    found[Cell(backbone, layer, sigma).name] = tokens.clone()
+                    placed = tokens.clone().reshape(len(latents), -1, *GRID, tokens.shape[-1])
+                    found[Cell(backbone, layer, sigma).name] = placed
             if Cell("latent", 0, sigma) in self._cells:
                 found[Cell("latent", 0, sigma).name] = self._placed(latent_patches(noisy, GRID))
         if any(cell.backbone == "rgb" for cell in self._cells):
