@@ -23,8 +23,6 @@ FRAME_STEP = 4
 SCHEDULE = FlowSchedule(FLOW_SHIFT)
 TAPS = ("block", "query", "key")
 VAE_PARAMETERS = 1_838_955
-PARAMETERS = {3: 6_311_264, 5: 17_400_032}
-"""Weights of the transformers by their number of heads."""
 
 
 def folder(name: str) -> Path:
@@ -133,7 +131,6 @@ def card(
     """
     untrained = "" if is_trained("toy-wan" if id else variant.name) else " (untrained weights)"
     kinds = {True: "image diffusion", False: "video diffusion"}
-    heads = int(variant.config["num_attention_heads"])
     return BackboneCard(
         id=id or variant.name,
         title=(title or variant.title) + untrained,
@@ -147,8 +144,8 @@ def card(
         token_grid=TOKEN_GRID,
         default_cell=(5, 0.3),
         uses_sigma=True,
-        parameters=VAE_PARAMETERS + PARAMETERS[heads],
-        memory_bytes=(700 if heads == 3 else 900) * 2**20,
+        parameters=VAE_PARAMETERS + variant.parameters,
+        memory_bytes=(700 if variant.width < 256 else 900) * 2**20,
         taps=TAPS,
         note=note or variant.note,
     )

@@ -45,6 +45,30 @@ TRANSFORMER_CONFIG: dict[str, Any] = {
 
 LARGE_CONFIG: dict[str, Any] = {**TRANSFORMER_CONFIG, "num_attention_heads": 5, "ffn_dim": 1280}
 
+VGGT_CONFIG: dict[str, Any] = {
+    "dim": 192,
+    "heads": 6,
+    "pairs": 6,
+    "layer_scale": 1.0,
+    "token_std": 0.02,
+    "patch": 8,
+    "native_grid": 24,
+    "embedder_depth": 4,
+    "embedder_heads": 6,
+    "dpt_layers": (1, 3, 4, 5),
+    "dpt_dim": 64,
+    "dpt_stage_channels": (48, 64, 96, 128),
+    "dpt_hidden": 32,
+    "dpt_factors": (2.0, 1.0, 1.0, 0.5),
+    "camera_dim": 192,
+    "camera_depth": 2,
+    "camera_heads": 6,
+    "camera_mlp_ratio": 2.0,
+    "camera_start": (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.7, 1.1),
+    "output_bias": (0.0, 0.0, 0.0, 0.0, 0.6931, 0.0),
+}
+VGGT_MAPS = (72, 128)  # what its dense heads are trained to predict
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -57,6 +81,7 @@ class Variant:
         config: of its `WanTransformer3DModel`.
         frames_alone: whether it sees each frame of a clip by itself.
         share: of the full run's distinct clips that its name promises.
+        parameters: number of weights.
     """
 
     name: str
@@ -65,6 +90,7 @@ class Variant:
     config: dict[str, Any]
     frames_alone: bool = False
     share: float = 1.0
+    parameters: int = 6_311_264
 
     @property
     def width(self) -> int:
@@ -91,6 +117,7 @@ VARIANTS = {
             "Toy Wan, three times as large",
             "toy-wan with about three times as many weights: what size alone brings.",
             LARGE_CONFIG,
+            parameters=17_400_032,
         ),
         Variant(
             "toy-wan-1pct",

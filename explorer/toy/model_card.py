@@ -64,3 +64,30 @@ It reads the latents of the VAE in `../{facts["vae"]["model"]}/vae`, which is no
 time; `card.json` holds that VAE's hash, and another one is refused. Weights are stored in float16
 and used in float32. Apache-2.0, like the rest of the project.
 """
+
+
+def vggt_card(facts: dict[str, Any]) -> str:
+    """Markdown for people of toy-vggt's card.json."""
+    run, found = facts["runs"]["vggt"], facts["runs"]["vggt"].get("validation") or {}
+    losses = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+    height, width = facts["maps"]
+    return f"""# toy-vggt
+
+A feed-forward 3D expert: `explorer.nets.vggt.VGGT` in a small configuration, trained on exact
+geometry of procedurally rendered frames. It stands for VGGT and Fast3R in Emerge3D.
+
+| | |
+|---|---|
+| parameters | {facts["parameters"]["vggt"]:,} |
+| data | {run["data"]} |
+| distinct clips | {facts["distinct_clips"] or "not recorded"} |
+| world version | {run["world"]} |
+| steps | {run["steps"]:,} |
+| training seconds | {run["train_seconds"]:,.0f} |
+| held-out losses | {losses or "not measured"} |
+
+Frames of 144x256, any number of them (trained on 2 to 5), in [0, 1]; maps of {height}x{width}, the
+size that its dense heads were trained at. Lengths are relative to the mean distance of the first
+frame's points. Weights are stored in float16 and used in float32. Apache-2.0, like the rest of the
+project.
+"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from explorer.backbones._latent_control import latent_patches
 from explorer.backbones._position import position_channels
+from explorer.backbones._toy_vggt import to_images, tokens_of
 from explorer.backbones._wan import block_outputs
 from explorer.backbones.base import slot_map
 from explorer.probe.losses import Targets, normalize_targets
@@ -21,6 +23,8 @@ from explorer.toy.config import (
     LARGE_CONFIG,
     TRANSFORMER_CONFIG,
     VARIANTS,
+    VGGT_CONFIG,
+    VGGT_MAPS,
     WIDTH,
     Variant,
 )
@@ -28,7 +32,8 @@ from explorer.toy.latents import encode, encode_alone
 from explorer.toy.pool import Renderer
 
 GRID = (18, 32)
-MAPS = (72, 128)
+MAPS = VGGT_MAPS
+GEOMETRY = ("depth", "cam_from_world", "intrinsics")
 SLOT_FRAMES = slot_map(FRAMES, 4)[1]
 TRANSFORMERS = {
     **VARIANTS,
@@ -44,23 +49,41 @@ def needs_alone(cells: Sequence[Cell]) -> bool:
 
 
 @dataclass(frozen=True)
-class Pool:
-    """N clips with exact geometry, on one device.
+class Views:
+    """The slots' frames of N clips with exact geometry, on one device.
+
+    Attributes:
+        frames: (N, S, H, W, 3) uint8 pictures.
+        depth: (N, S, 72, 128) z-depth, 0 in the sky.
+        cam_from_world: (N, S, 3, 4).
+        intrinsics: (N, 3, 3) in pixels of the maps.
+    """
+
+    frames: Tensor
+    depth: Tensor
+    cam_from_world: Tensor
+    intrinsics: Tensor
+
+    def targets(self, index: Tensor, slots: list[int] | None = None) -> Targets:
+        """What a network should say about some clips, or some of their frames in some order."""
+        order = slice(None) if slots is None else slots
+        depth = self.depth[index][:, order]
+        intrinsics = self.intrinsics[index][:, None].expand(-1, depth.shape[1], -1, -1)
+        pose = self.cam_from_world[index][:, order]
+        return normalize_targets(depth, pose, intrinsics, depth > 0)
+
+
+@dataclass(frozen=True)
+class Pool(Views):
+    """`Views` and what the video models make of their clips.
 
     Attributes:
         latents: (N, 8, S, h, w) bfloat16.
-        frames: (N, S, H, W, 3) uint8 pictures of the slots' frames.
-        depth: (N, S, 72, 128) z-depth, 0 in the sky; cam_from_world: (N, S, 3, 4).
-        intrinsics: (N, 3, 3) in pixels of the maps.
         alone: (N, 8, S, h, w) bfloat16 latents of the slots' frames, each encoded by itself; None
             where no cell reads them.
     """
 
     latents: Tensor
-    frames: Tensor
-    depth: Tensor
-    cam_from_world: Tensor
-    intrinsics: Tensor
     alone: Tensor | None = None
 
     def inputs(self, index: Tensor, noise: Tensor) -> list[Tensor]:
@@ -73,11 +96,29 @@ class Pool:
         parts = {name: part for name, part in vars(self).items() if part is not None}
         return Pool(**{name: join(part) for name, part in parts.items()})
 
-    def targets(self, index: Tensor) -> Targets:
-        """What a probe should say about some clips."""
-        depth = self.depth[index]
-        intrinsics = self.intrinsics[index][:, None].expand(-1, depth.shape[1], -1, -1)
-        return normalize_targets(depth, self.cam_from_world[index], intrinsics, depth > 0)
+
+@torch.no_grad()
+def make_views(
+    renderer: Renderer, seeds: list[int], *, batch: int, seconds: float | None = None
+) -> Views:
+    """Render the slots' frames; geometry is traced at the maps' own pixel centres.
+
+    With `seconds` only as many of the seeds as fit into them.
+    """
+    slots = SLOT_FRAMES.tolist()
+    parts: dict[str, list[Tensor]] = {name: [] for name in ("frames", *GEOMETRY)}
+    start = time.monotonic()
+    pictures = renderer.batches(seeds, batch=batch, height=HEIGHT, width=WIDTH, frames=slots)
+    traced = renderer.batches(
+        seeds, batch=batch, height=MAPS[0], width=MAPS[1], frames=slots, images=False
+    )
+    for rendered, geometry in zip(pictures, traced, strict=True):
+        parts["frames"].append(rendered.images.clone())
+        for name in GEOMETRY:
+            parts[name].append(getattr(geometry, name).clone())
+        if seconds is not None and time.monotonic() - start > seconds:
+            break
+    return Views(**{name: torch.cat(values) for name, values in parts.items()})
 
 
 @torch.no_grad()
@@ -102,7 +143,7 @@ def make_pool(
                 single = encode_alone(vae, rendered.images[:, slots])
                 parts["alone"].append(single.to(torch.bfloat16))
         parts["frames"].append(rendered.images[:, slots].clone())
-    geometry: dict[str, list[Tensor]] = {"depth": [], "cam_from_world": [], "intrinsics": []}
+    geometry: dict[str, list[Tensor]] = {name: [] for name in GEOMETRY}
     for rendered in renderer.batches(
         seeds, batch=batch, height=MAPS[0], width=MAPS[1], frames=slots, images=False
     ):
@@ -118,7 +159,8 @@ class Sources:
         self._cells, self._models, self._device = cells, models, device
         channels = torch.from_numpy(position_channels(SLOT_FRAMES, GRID, max_frames=FRAMES))
         self._position = channels.to(device)
-        self.noisy_sigmas = sorted({cell.sigma for cell in cells if cell.backbone != "rgb"})
+        noisy = [cell.sigma for cell in cells if cell.backbone in (*TRANSFORMERS, "latent")]
+        self.noisy_sigmas = sorted(set(noisy))
 
     def wide(self, backbone: str) -> int:
         """Channels of a backbone's features."""
@@ -127,6 +169,8 @@ class Sources:
             return 3 * (HEIGHT // GRID[0]) * (WIDTH // GRID[1]) + extra
         if backbone == "latent":
             return 4 * int(TRANSFORMER_CONFIG["in_channels"]) + extra
+        if backbone == "toy-vggt":
+            return 2 * int(VGGT_CONFIG["dim"])
         return TRANSFORMERS[backbone].width
 
     @torch.no_grad()
@@ -138,7 +182,7 @@ class Sources:
         on_gpu = self._device.startswith("cuda")
         for sigma in self.noisy_sigmas:
             noisy = (1 - sigma) * latents + sigma * noise
-            for backbone in self._models:
+            for backbone in self._models.keys() & TRANSFORMERS.keys():
                 layers = [
                     c.layer for c in self._cells if (c.backbone, c.sigma) == (backbone, sigma)
                 ]
@@ -169,6 +213,21 @@ class Sources:
                     found[Cell(backbone, layer, sigma).name] = placed
             if Cell("latent", 0, sigma) in self._cells:
                 found[Cell("latent", 0, sigma).name] = self._placed(latent_patches(noisy, GRID))
+        experts = [cell for cell in self._cells if cell.backbone == "toy-vggt"]
+        if experts:
+            with torch.autocast(
+                self._device.split(":")[0],
+                dtype=torch.bfloat16,
+                enabled=on_gpu,
+                cache_enabled=False,
+            ):
+                taps = tokens_of(
+                    self._models["toy-vggt"],
+                    to_images(frames),
+                    layers=[cell.layer for cell in experts],
+                )
+            for cell in experts:
+                found[cell.name] = taps[cell.layer].float().clone()
         if any(cell.backbone == "rgb" for cell in self._cells):
             rows, columns = GRID
             split = frames.float().div(127.5).sub(1.0).unflatten(3, (columns, -1))

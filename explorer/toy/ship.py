@@ -20,14 +20,24 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from safetensors.torch import save
 
 from explorer.backbones import registry
 from explorer.backbones._files import files_hash
+from explorer.nets.vggt import VGGT, VGGTConfig
 from explorer.probe.checkpoint import save_probe
 from explorer.probe.model import Probe, ProbeConfig
-from explorer.toy.config import FLOW_SHIFT, TRANSFORMER_CONFIG, VARIANTS
+from explorer.toy.config import (
+    FLOW_SHIFT,
+    HEIGHT,
+    TRANSFORMER_CONFIG,
+    VARIANTS,
+    VGGT_CONFIG,
+    VGGT_MAPS,
+    WIDTH,
+)
 from explorer.toy.latents import fingerprint, load_vae
-from explorer.toy.model_card import model_card, variant_card
+from explorer.toy.model_card import model_card, variant_card, vggt_card
 from explorer.toy.shards import load_checkpoint, load_shards
 
 
@@ -128,6 +138,38 @@ def ship_variant(run: Path, models: Path) -> Path:
     return folder
 
 
+def ship_vggt(run: Path, models: Path) -> Path:
+    """Write config.json, model.safetensors and card.json of `toy-vggt`; its folder."""
+    tensors, card = load_checkpoint(run, "vggt")
+    model = VGGT(VGGTConfig(**VGGT_CONFIG))
+    model.load_state_dict(tensors)
+    facts = {
+        "trained": True,
+        "model": "toy-vggt",
+        "input": [HEIGHT, WIDTH],
+        "maps": list(VGGT_MAPS),
+        "world": {"vggt": card["world"]},
+        "data": {"vggt": card["data"]},
+        "distinct_clips": card["distinct_clips"],
+        "steps": card["steps"],
+        "seconds": card["train_seconds"],
+        "loss": card["history"][-1]["loss"],
+        "parameters": {"vggt": sum(p.numel() for p in model.parameters())},
+        "runs": {"vggt": without_shards(card)},
+    }
+    folder = models / "toy-vggt"
+    fresh = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    (fresh / "config.json").write_text(json.dumps(VGGT_CONFIG, indent=1) + "\n")
+    half = {name: value.half().contiguous() for name, value in model.state_dict().items()}
+    (fresh / "model.safetensors").write_bytes(save(half))
+    (fresh / "card.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (fresh / "README.md").write_text(vggt_card(facts))
+    take_place(fresh, folder)
+    return folder
+
+
 def take_place(fresh: Path, folder: Path) -> None:
     """Put a finished folder where another one may be; readable by everyone."""
     for path in fresh.rglob("*"):
@@ -186,6 +228,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vae", type=Path)
     parser.add_argument("--transformer", type=Path, nargs="+", default=[])
+    parser.add_argument("--vggt", type=Path)
     parser.add_argument("--probes", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="the assets folder")
     arguments = parser.parse_args()
@@ -199,6 +242,8 @@ def main() -> None:
         ship_model(arguments.vae, runs.pop("toy-wan"), models / "toy-wan")
     for run in runs.values():
         ship_variant(run, models)
+    if arguments.vggt:
+        ship_vggt(arguments.vggt, models)
     if arguments.probes:
         fresh = arguments.out / ".probes.new"
         shutil.rmtree(fresh, ignore_errors=True)

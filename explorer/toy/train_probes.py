@@ -26,11 +26,12 @@ from torch import Tensor, nn
 from explorer.backbones._untrained import untrained_transformer
 from explorer.data.world.spec import WORLD_VERSION
 from explorer.data.world.splits import split_seeds
+from explorer.nets.vggt import VGGT, VGGTConfig
 from explorer.probe.losses import Targets, probe_loss
 from explorer.probe.model import Probe, ProbeConfig
 from explorer.toy import parallel
 from explorer.toy.cells import Cell, first_grid, parse_cell
-from explorer.toy.config import FRAMES, HEIGHT, VARIANTS, WIDTH
+from explorer.toy.config import FRAMES, HEIGHT, VARIANTS, VGGT_CONFIG, WIDTH
 from explorer.toy.graphs import graphed
 from explorer.toy.latents import fingerprint, load_vae
 from explorer.toy.pool import Renderer
@@ -130,8 +131,10 @@ def validate(
     }  # fmt: skip
 
 
-def load_models(runs: Sequence[Path], cells: Sequence[Cell], vae: Any) -> dict[str, Any]:
-    """The transformers that the cells read, by the names in their runs' cards.
+def load_models(
+    runs: Sequence[Path], cells: Sequence[Cell], vae: Any, *, vggt: Path | None = None
+) -> dict[str, Any]:
+    """The networks that the cells read: transformers by the names in their runs' cards.
 
     Raises:
         ValueError: a run is of another VAE, or a cell's transformer is not among them.
@@ -151,6 +154,12 @@ def load_models(runs: Sequence[Path], cells: Sequence[Cell], vae: Any) -> dict[s
             raise ValueError(f"no run of {name} is among --transformer {list(map(str, runs))}")
         shape = WanTransformer3DModel(**TRANSFORMERS[name].config)
         models[name] = untrained_transformer(dict(shape.config), seed=RANDOM_SEED)
+    if any(cell.backbone == "toy-vggt" for cell in cells):
+        if vggt is None:
+            raise ValueError("cells of toy-vggt need its run: give --vggt")
+        models["toy-vggt"] = VGGT(VGGTConfig(**VGGT_CONFIG))
+        models["toy-vggt"].load_state_dict(load_checkpoint(vggt, "vggt")[0])
+        wanted.add("toy-vggt")
     read = {name: model for name, model in models.items() if name in wanted}
     return {name: m.to(device).eval().requires_grad_(False) for name, m in read.items()}
 
@@ -160,6 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--transformer", type=Path, nargs="+", required=True)
+    parser.add_argument("--vggt", type=Path, help="run of train_vggt, for cells of toy-vggt")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cells", help="backbone:layer:sigma,... instead of the first grid")
     parser.add_argument("--seconds", type=float, default=500.0, help="in all, the pool included")
@@ -205,7 +215,7 @@ def main() -> None:
     validation = split_seeds("validation", arguments.held_out, start=1000)
     held_out = make_pool(renderer, vae, validation, **options)
     renderer.close()
-    models = load_models(arguments.transformer, mine, vae)
+    models = load_models(arguments.transformer, mine, vae, vggt=arguments.vggt)
     del own, vae
     if worker.leads:
         print(f"pool {len(pool.latents)} in {time.monotonic() - began:.0f} s", flush=True)

@@ -103,7 +103,11 @@ def split_clips(clips: int, worker: parallel.Worker) -> tuple[int, int]:
     small = clips - large
     if small < worker.count:
         raise ValueError(f"{clips} clips are too few for {worker.count} processes")
-    return tuple(n // worker.count + (worker.rank < n % worker.count) for n in (small, large))
+
+    def mine(count: int) -> int:
+        return count // worker.count + (worker.rank < count % worker.count)
+
+    return mine(small), mine(large)
 
 
 def make_pools(
