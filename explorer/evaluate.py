@@ -114,6 +114,7 @@ def evaluate(
     from explorer._evaluate_run import Evaluation
     from explorer._look_cache import versions
     from explorer._machine import describe_machine
+    from explorer.data.world.spec import WORLD_VERSION
 
     begin = time.perf_counter()
     device = registry.resolve_device(device)
@@ -131,6 +132,7 @@ def evaluate(
     return {
         "suite": "toy",
         "split": SPLIT,
+        "world": WORLD_VERSION,
         "clips": clips,
         "seeds": found.seeds,
         "noise_seed": seed,

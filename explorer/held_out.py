@@ -10,6 +10,7 @@ from typing import Any
 
 from explorer._evaluate_table import METRICS
 from explorer.assets import assets_root
+from explorer.data.world_version import WORLD_VERSION
 from explorer.errors import ProbeError
 from explorer.probe.checkpoint import ProbeCard, list_probes
 
@@ -28,8 +29,9 @@ def held_out(path: Path | None = None) -> HeldOut | None:
     """Test figures by (backbone, layer, sigma), read without torch; None where there is no file.
 
     Each value has `point_error`, `depth_error`, `auc5`, `auc30`, `correspondence_error_px` and
-    `pck`: None or {"mean", "low", "high", "count"}. A cell whose probe is no longer the one that
-    was evaluated is left out. Sigma is rounded to two decimals.
+    `pck`: None or {"mean", "low", "high", "count"}; and `world`, the version of the world whose
+    scenes it was measured on, with `present_world`, whether that is the present one. A cell whose
+    probe is no longer the one that was evaluated is left out. Sigma is rounded to two decimals.
 
     Raises:
         ProbeError: the file is not an evaluation.
@@ -42,7 +44,8 @@ def held_out(path: Path | None = None) -> HeldOut | None:
 
 
 def metrics_of(card: ProbeCard) -> dict[str, Any]:
-    """A probe's figures: those of its card, and over them those of the shipped evaluation of it.
+    """A probe's figures: those of its card, and over them those of the shipped evaluation of it,
+    with the fields of `held_out`.
 
     A broken evaluation is logged and left out: it is no reason to show nothing.
     """
@@ -74,9 +77,11 @@ def _read_figures(path: Path, changed: int) -> dict[Identity, dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise ProbeError(f"{path} cannot be read ({error}): restore or remove it") from error
     try:
+        version = int(result.get("world", 1))  # the first evaluations did not say
+        scenes = {"world": version, "present_world": version == WORLD_VERSION}
         return {
-            _identity(cell, cell["probe"]): {n: cell["metrics"].get(n) for n in METRICS}
+            _identity(cell, cell["probe"]): {n: cell["metrics"].get(n) for n in METRICS} | scenes
             for cell in result["cells"]
         }
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ProbeError(f"{path} is not an evaluation ({error!r}): evaluate again") from error

@@ -5,14 +5,13 @@ If a probe does as well on these as on a video model, the probe did the work its
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from explorer._typing import Float
-from explorer.backbones import _files, _position, toy_wan
+from explorer.backbones import _position, _toy, toy_wan
 from explorer.backbones._options import Target
 from explorer.backbones.base import (
     Backbone,
@@ -25,7 +24,7 @@ from explorer.backbones.base import (
     stop_check,
 )
 from explorer.backbones.registry import register
-from explorer.toy.config import FRAMES, HEIGHT, WIDTH
+from explorer.toy.config import FRAMES, HEIGHT, VARIANTS, WIDTH
 
 if TYPE_CHECKING:
     from explorer.clip import Clip
@@ -36,17 +35,13 @@ UNTRAINED_RECIPE = 1  # raise it when `_untrained` gives other weights for the s
 PATCH = HEIGHT // toy_wan.TOKEN_GRID[0]
 
 
-def random_hashes() -> Hashes:
-    """The random weights follow from seed, recipe and configuration, so these stand for them.
+def random_hashes(name: str = "random", of: str = toy_wan.NAME) -> Hashes:
+    """The hashes of an untrained transformer in the shape of a shipped one.
 
     Raises:
         BackboneError: a file is missing.
     """
-    encoder = toy_wan.encoder_hash()
-    config = _files.transformer_config(toy_wan.model_folder() / "transformer")
-    text = json.dumps(config, sort_keys=True)
-    recipe = f"untrained {UNTRAINED_RECIPE}, seed {RANDOM_SEED}, {text}, VAE {encoder}"
-    return Hashes(hash_arrays([], recipe), encoder)
+    return _toy.random_hashes(name, of=of, seed=RANDOM_SEED, recipe=UNTRAINED_RECIPE)
 
 
 def latent_hashes() -> Hashes:
@@ -66,44 +61,40 @@ def rgb_hashes() -> Hashes:
     return Hashes(hash_arrays([], recipe), None)
 
 
-@register(
-    BackboneCard(
-        id="random",
-        title=f"Random transformer on the video VAE{toy_wan.UNTRAINED}",
+def add_random(name: str, of: str, *, title: str) -> None:
+    """Put the untrained copy of a shipped transformer into the list of backbones."""
+    card = _toy.card(
+        VARIANTS[of],
+        id=name,
+        title=title,
         kind="control",
-        licence="Apache-2.0",
-        layers=toy_wan.LAYERS,
-        width=toy_wan.TOKEN_WIDTH,
-        input_size=(HEIGHT, WIDTH),
-        max_frames=FRAMES,
-        frame_step=toy_wan.FRAME_STEP,
-        token_grid=toy_wan.TOKEN_GRID,
-        default_cell=(5, 0.3),
-        uses_sigma=True,
-        parameters=toy_wan.VAE_PARAMETERS + toy_wan.TRANSFORMER_PARAMETERS,
-        memory_bytes=700 * 2**20,
-        taps=toy_wan.TAPS,
-        note="The transformer of toy-wan without training: what its shape alone gives a probe.",
-    ),
-    hashes=lambda target: random_hashes(),
-    schedule=toy_wan.SCHEDULE,
-)
-def load_random(card: BackboneCard, target: Target) -> Backbone:
-    """The transformer regenerated from `RANDOM_SEED`, on the VAE of toy-wan."""
-    from explorer.backbones import _untrained, _wan, _wan_files
-
-    folder = toy_wan.model_folder()
-    config = _wan_files.transformer_config(folder / "transformer")
-    transformer = _untrained.untrained_transformer(config, seed=RANDOM_SEED)
-    found = random_hashes()
-    return _wan.WanBackbone(
-        card,
-        _wan_files.load_vae(folder / "vae", device=target.device),
-        _wan_files.place_transformer(transformer, device=target.device, dtype=target.dtype),
-        weights_hash=found.weights,
-        encoder_hash=found.encoder,
-        trained=False,
+        note=f"The transformer of {of} without training: what its shape alone gives a probe.",
     )
+
+    def hashes(target: Target) -> Hashes:
+        return random_hashes(name, of)
+
+    @register(card, hashes=hashes, schedule=toy_wan.SCHEDULE)
+    def load(card: BackboneCard, target: Target) -> Backbone:
+        """The transformer regenerated from `RANDOM_SEED`, on the VAE of toy-wan."""
+        from explorer.backbones import _untrained, _wan, _wan_files
+
+        config = _wan_files.transformer_config(_toy.folder(of) / "transformer")
+        transformer = _untrained.untrained_transformer(config, seed=RANDOM_SEED)
+        found = random_hashes(name, of)
+        return _wan.WanBackbone(
+            card,
+            _wan_files.load_vae(_toy.vae_folder(of), device=target.device),
+            _wan_files.place_transformer(transformer, device=target.device, dtype=target.dtype),
+            weights_hash=found.weights,
+            encoder_hash=found.encoder,
+            trained=False,
+        )
+
+
+add_random("random", toy_wan.NAME, title="Random transformer on the video VAE")
+if _toy.is_shipped("toy-wan-large"):
+    add_random("random-large", "toy-wan-large", title="Random transformer, three times as large")
 
 
 @register(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -10,7 +12,7 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor
 
 from explorer.backbones._latents import encode_video
-from explorer.toy.config import VAE_CONFIG
+from explorer.toy.config import FRAMES, VAE_CONFIG
 from explorer.toy.pool import Renderer
 from explorer.toy.shards import load_checkpoint
 
@@ -31,6 +33,28 @@ def encode(vae: AutoencoderKLWan, images: Tensor) -> Tensor:
     return latents
 
 
+def encode_alone(vae: AutoencoderKLWan, images: Tensor) -> Tensor:
+    """As `encode`, of every frame as a clip of its own: (B, 8, T, h, w) of (B, T, H, W, 3)."""
+    alone = encode(vae, images.flatten(0, 1)[:, None])
+    return alone.squeeze(2).unflatten(0, images.shape[:2]).transpose(1, 2)
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of weights in float16, the form that they are shipped in: which VAE latents are of."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        half = tensors[name].detach().to("cpu", torch.float16).contiguous()
+        digest.update(f"{name} {tuple(half.shape)}\0".encode())
+        digest.update(half.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def one_frame(seeds: list[int]) -> list[int]:
+    """The frame that single-frame training sees of a batch of scenes: any, named by its seeds."""
+    generator = torch.Generator().manual_seed(seeds[0])
+    return [int(torch.randint(FRAMES, (1,), generator=generator))]
+
+
 @torch.no_grad()
 def latent_pool(
     renderer: Renderer,
@@ -40,16 +64,20 @@ def latent_pool(
     batch: int,
     height: int,
     width: int,
-    seconds: float,
+    seconds: float | None = None,
+    frames: Callable[[list[int]], list[int]] | None = None,
 ) -> Tensor:
-    """bfloat16 latents (B, 8, S, h, w) of the seeds, or of as many as fit into `seconds`."""
+    """bfloat16 latents (B, 8, S, h, w) of the seeds, or of as many as fit into `seconds`.
+
+    `frames` names one frame of a batch's seeds; without it the clips are whole.
+    """
     on_gpu = next(vae.parameters()).device.type == "cuda"
     start, parts = time.monotonic(), []
-    for rendered in renderer.batches(seeds, batch=batch, height=height, width=width):
+    for rendered in renderer.batches(seeds, batch=batch, height=height, width=width, frames=frames):
         with torch.autocast("cuda" if on_gpu else "cpu", dtype=torch.bfloat16, enabled=on_gpu):
             parts.append(encode(vae, rendered.images).to(torch.bfloat16))
         if on_gpu:
             torch.cuda.synchronize()
-        if time.monotonic() - start > seconds:
+        if seconds is not None and time.monotonic() - start > seconds:
             break
     return torch.cat(parts)

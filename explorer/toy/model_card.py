@@ -1,15 +1,21 @@
-"""The model card of `toy-wan`, written from the facts of its training."""
+"""The model cards of `toy-wan` and its variants, written from the facts of their training."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from explorer.toy.config import VARIANTS
+
+
+def _levels(transformer: dict[str, Any]) -> str:
+    levels = transformer.get("validation") or {}
+    losses = ", ".join(f"{name.replace('_', ' ')}: {loss:.3f}" for name, loss in levels.items())
+    return losses or "not measured"
+
 
 def model_card(facts: dict[str, Any]) -> str:
     """Markdown for people; `facts` is the content of card.json."""
     vae, transformer = facts["runs"]["vae"], facts["runs"]["transformer"]
-    levels = transformer.get("validation") or {}
-    losses = ", ".join(f"{name.replace('_', ' ')}: {loss:.3f}" for name, loss in levels.items())
     return f"""# toy-wan
 
 A video VAE and a video diffusion transformer in the classes and file layout of Wan2.1, trained on
@@ -25,10 +31,63 @@ Emerge3D: small enough for a laptop's processor, and made to be probed, not to m
 | training seconds | {vae["train_seconds"]:,.0f} | {transformer["train_seconds"]:,.0f} |
 | result | {vae["psnr_db"]:.1f} dB PSNR on held-out clips | loss {facts["loss"]:.3f} |
 
-Held-out loss of the transformer by noise level ({losses or "not measured"}).
+Held-out loss of the transformer by noise level ({_levels(transformer)}).
 
 17 frames of 144x256 become 5x36x64 latents of 8 channels. Flow matching, empty prompt (one zero
 token), timestep 1000 sigma. Weights are stored in float16 and used in float32; `card.json` has the
 whole history of the training, and `explorer/toy/` the scripts. Apache-2.0, like the rest of the
 project; the training video is the project's own.
+"""
+
+
+def variant_card(facts: dict[str, Any]) -> str:
+    """Markdown for people of a variant's card.json."""
+    variant, transformer = VARIANTS[facts["model"]], facts["runs"]["transformer"]
+    return f"""# {variant.name}
+
+{variant.title}. {variant.note}
+
+| | transformer |
+|---|---|
+| class | `WanTransformer3DModel` |
+| parameters | {facts["parameters"]["transformer"]:,} |
+| data | {transformer["data"]} |
+| distinct clips | {facts["distinct_clips"] or "not recorded"} |
+| world version | {transformer["world"]} |
+| steps | {transformer["steps"]:,} |
+| training seconds | {transformer["train_seconds"]:,.0f} |
+| result | loss {facts["loss"]:.3f} |
+
+Held-out loss by noise level ({_levels(transformer)}).
+
+It reads the latents of the VAE in `../{facts["vae"]["model"]}/vae`, which is not stored a second
+time; `card.json` holds that VAE's hash, and another one is refused. Weights are stored in float16
+and used in float32. Apache-2.0, like the rest of the project.
+"""
+
+
+def vggt_card(facts: dict[str, Any]) -> str:
+    """Markdown for people of toy-vggt's card.json."""
+    run, found = facts["runs"]["vggt"], facts["runs"]["vggt"].get("validation") or {}
+    losses = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+    height, width = facts["maps"]
+    return f"""# toy-vggt
+
+A feed-forward 3D expert: `explorer.nets.vggt.VGGT` in a small configuration, trained on exact
+geometry of procedurally rendered frames. It stands for VGGT and Fast3R in Emerge3D.
+
+| | |
+|---|---|
+| parameters | {facts["parameters"]["vggt"]:,} |
+| data | {run["data"]} |
+| distinct clips | {facts["distinct_clips"] or "not recorded"} |
+| world version | {run["world"]} |
+| steps | {run["steps"]:,} |
+| training seconds | {run["train_seconds"]:,.0f} |
+| held-out losses | {losses or "not measured"} |
+
+Frames of 144x256, any number of them (trained on 2 to 5), in [0, 1]; maps of {height}x{width}, the
+size that its dense heads were trained at. Lengths are relative to the mean distance of the first
+frame's points. Weights are stored in float16 and used in float32. Apache-2.0, like the rest of the
+project.
 """

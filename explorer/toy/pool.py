@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 
 import torch
@@ -29,25 +29,28 @@ class Renderer:
         batch: int,
         height: int,
         width: int,
-        frames: list[int] | None = None,
+        frames: list[int] | Callable[[list[int]], list[int]] | None = None,
         spec: WorldSpec | None = None,
         images: bool = True,
     ) -> Iterator[Rendered]:
-        """Rendered batches of `batch` scenes (the seeds' count must be a multiple of it)."""
+        """Rendered batches of at most `batch` scenes.
+
+        `frames` may depend on the seeds of a batch; all clips of it show the same frames.
+        """
         groups = [seeds[i : i + batch] for i in range(0, len(seeds), batch)]
         scenes: Iterator[Scenes]
         if self._executor is None:
             scenes = (sample_scenes(group, spec) for group in groups)
         else:
             scenes = self._executor.map(sample_scenes, groups, [spec] * len(groups))
-        for scene in scenes:
+        for scene, group in zip(scenes, groups, strict=True):
             yield render(
                 scene,
                 height=height,
                 width=width,
                 supersample=self._supersample,
                 device=self._device,
-                frames=frames,
+                frames=frames(group) if callable(frames) else frames,
                 kernels=self._kernels,
                 images=images,
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,53 +12,138 @@ from torch import Tensor
 
 from explorer.backbones._latent_control import latent_patches
 from explorer.backbones._position import position_channels
+from explorer.backbones._toy_vggt import to_images, tokens_of
 from explorer.backbones._wan import block_outputs
 from explorer.backbones.base import slot_map
 from explorer.probe.losses import Targets, normalize_targets
 from explorer.toy.cells import Cell
-from explorer.toy.config import FRAMES, HEIGHT, TRANSFORMER_CONFIG, WIDTH
-from explorer.toy.latents import encode
+from explorer.toy.config import (
+    FRAMES,
+    HEIGHT,
+    LARGE_CONFIG,
+    TRANSFORMER_CONFIG,
+    VARIANTS,
+    VGGT_CONFIG,
+    VGGT_MAPS,
+    WIDTH,
+    Variant,
+)
+from explorer.toy.latents import encode, encode_alone
 from explorer.toy.pool import Renderer
 
 GRID = (18, 32)
-MAPS = (72, 128)
+MAPS = VGGT_MAPS
+GEOMETRY = ("depth", "cam_from_world", "intrinsics")
 SLOT_FRAMES = slot_map(FRAMES, 4)[1]
+TRANSFORMERS = {
+    **VARIANTS,
+    "random": Variant("random", "", "", TRANSFORMER_CONFIG),
+    "random-large": Variant("random-large", "", "", LARGE_CONFIG),
+}
+"""What reads noisy latents, with and without training."""
+
+
+def needs_alone(cells: Sequence[Cell]) -> bool:
+    """Whether some cell reads the latents of single frames."""
+    return any(c.backbone in TRANSFORMERS and TRANSFORMERS[c.backbone].frames_alone for c in cells)
 
 
 @dataclass(frozen=True)
-class Pool:
-    """N clips with exact geometry, on one device.
+class Views:
+    """The slots' frames of N clips with exact geometry, on one device.
 
     Attributes:
-        latents: (N, 8, S, h, w) bfloat16.
-        frames: (N, S, H, W, 3) uint8 pictures of the slots' frames.
-        depth: (N, S, 72, 128) z-depth, 0 in the sky; cam_from_world: (N, S, 3, 4).
+        frames: (N, S, H, W, 3) uint8 pictures.
+        depth: (N, S, 72, 128) z-depth, 0 in the sky.
+        cam_from_world: (N, S, 3, 4).
         intrinsics: (N, 3, 3) in pixels of the maps.
     """
 
-    latents: Tensor
     frames: Tensor
     depth: Tensor
     cam_from_world: Tensor
     intrinsics: Tensor
 
-    def targets(self, index: Tensor) -> Targets:
-        """What a probe should say about some clips."""
-        depth = self.depth[index]
+    def targets(self, index: Tensor, slots: list[int] | None = None) -> Targets:
+        """What a network should say about some clips, or some of their frames in some order."""
+        order = slice(None) if slots is None else slots
+        depth = self.depth[index][:, order]
         intrinsics = self.intrinsics[index][:, None].expand(-1, depth.shape[1], -1, -1)
-        return normalize_targets(depth, self.cam_from_world[index], intrinsics, depth > 0)
+        pose = self.cam_from_world[index][:, order]
+        return normalize_targets(depth, pose, intrinsics, depth > 0)
+
+
+@dataclass(frozen=True)
+class Pool(Views):
+    """`Views` and what the video models make of their clips.
+
+    Attributes:
+        latents: (N, 8, S, h, w) bfloat16.
+        alone: (N, 8, S, h, w) bfloat16 latents of the slots' frames, each encoded by itself; None
+            where no cell reads them.
+    """
+
+    latents: Tensor
+    alone: Tensor | None = None
+
+    def inputs(self, index: Tensor, noise: Tensor) -> list[Tensor]:
+        """What `Sources` reads of some clips, with noise of their latents' shape."""
+        found = [self.latents[index].float(), self.frames[index], noise]
+        return found if self.alone is None else [*found, self.alone[index].float()]
+
+    def joined(self, join: Callable[[Tensor], Tensor]) -> Pool:
+        """The pool with every tensor passed through `join`."""
+        parts = {name: part for name, part in vars(self).items() if part is not None}
+        return Pool(**{name: join(part) for name, part in parts.items()})
 
 
 @torch.no_grad()
-def make_pool(renderer: Renderer, vae: Any, seeds: list[int], *, batch: int, on_gpu: bool) -> Pool:
+def make_views(
+    renderer: Renderer, seeds: list[int], *, batch: int, seconds: float | None = None
+) -> Views:
+    """Render the slots' frames; geometry is traced at the maps' own pixel centres.
+
+    With `seconds` only as many of the seeds as fit into them.
+    """
+    slots = SLOT_FRAMES.tolist()
+    parts: dict[str, list[Tensor]] = {name: [] for name in ("frames", *GEOMETRY)}
+    start = time.monotonic()
+    pictures = renderer.batches(seeds, batch=batch, height=HEIGHT, width=WIDTH, frames=slots)
+    traced = renderer.batches(
+        seeds, batch=batch, height=MAPS[0], width=MAPS[1], frames=slots, images=False
+    )
+    for rendered, geometry in zip(pictures, traced, strict=True):
+        parts["frames"].append(rendered.images.clone())
+        for name in GEOMETRY:
+            parts[name].append(getattr(geometry, name).clone())
+        if seconds is not None and time.monotonic() - start > seconds:
+            break
+    return Views(**{name: torch.cat(values) for name, values in parts.items()})
+
+
+@torch.no_grad()
+def make_pool(
+    renderer: Renderer,
+    vae: Any,
+    seeds: list[int],
+    *,
+    batch: int,
+    on_gpu: bool,
+    alone: bool = False,
+) -> Pool:
     """Render and encode clips; geometry is traced at the maps' own pixel centres."""
     slots = SLOT_FRAMES.tolist()
     parts: dict[str, list[Tensor]] = {"latents": [], "frames": []}
+    if alone:
+        parts["alone"] = []
     for rendered in renderer.batches(seeds, batch=batch, height=HEIGHT, width=WIDTH):
         with torch.autocast("cuda" if on_gpu else "cpu", dtype=torch.bfloat16, enabled=on_gpu):
             parts["latents"].append(encode(vae, rendered.images).to(torch.bfloat16))
+            if alone:
+                single = encode_alone(vae, rendered.images[:, slots])
+                parts["alone"].append(single.to(torch.bfloat16))
         parts["frames"].append(rendered.images[:, slots].clone())
-    geometry: dict[str, list[Tensor]] = {"depth": [], "cam_from_world": [], "intrinsics": []}
+    geometry: dict[str, list[Tensor]] = {name: [] for name in GEOMETRY}
     for rendered in renderer.batches(
         seeds, batch=batch, height=MAPS[0], width=MAPS[1], frames=slots, images=False
     ):
@@ -72,7 +159,8 @@ class Sources:
         self._cells, self._models, self._device = cells, models, device
         channels = torch.from_numpy(position_channels(SLOT_FRAMES, GRID, max_frames=FRAMES))
         self._position = channels.to(device)
-        self.noisy_sigmas = sorted({cell.sigma for cell in cells if cell.backbone != "rgb"})
+        noisy = [cell.sigma for cell in cells if cell.backbone in (*TRANSFORMERS, "latent")]
+        self.noisy_sigmas = sorted(set(noisy))
 
     def wide(self, backbone: str) -> int:
         """Channels of a backbone's features."""
@@ -81,23 +169,31 @@ class Sources:
             return 3 * (HEIGHT // GRID[0]) * (WIDTH // GRID[1]) + extra
         if backbone == "latent":
             return 4 * int(TRANSFORMER_CONFIG["in_channels"]) + extra
-        return int(TRANSFORMER_CONFIG["num_attention_heads"]) * int(
-            TRANSFORMER_CONFIG["attention_head_dim"]
-        )
+        if backbone == "toy-vggt":
+            return 2 * int(VGGT_CONFIG["dim"])
+        return TRANSFORMERS[backbone].width
 
     @torch.no_grad()
-    def __call__(self, latents: Tensor, frames: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """(B, S, 18, 32, C) features of each cell, by its name."""
+    def __call__(
+        self, latents: Tensor, frames: Tensor, noise: Tensor, alone: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """(B, S, 18, 32, C) features of each cell, by its name; see `Pool.inputs`."""
         found: dict[str, Tensor] = {}
         on_gpu = self._device.startswith("cuda")
         for sigma in self.noisy_sigmas:
             noisy = (1 - sigma) * latents + sigma * noise
-            for backbone in ("toy-wan", "random"):
+            for backbone in self._models.keys() & TRANSFORMERS.keys():
                 layers = [
                     c.layer for c in self._cells if (c.backbone, c.sigma) == (backbone, sigma)
                 ]
                 if not layers:
                     continue
+                seen = noisy
+                if TRANSFORMERS[backbone].frames_alone:
+                    if alone is None:
+                        raise ValueError(f"{backbone} reads latents of single frames: none given")
+                    mixed = (1 - sigma) * alone + sigma * noise
+                    seen = mixed.transpose(1, 2).flatten(0, 1)[:, :, None]
                 with torch.autocast(
                     self._device.split(":")[0],
                     dtype=torch.bfloat16,
@@ -106,16 +202,32 @@ class Sources:
                 ):
                     outputs = block_outputs(
                         self._models[backbone],
-                        noisy,
+                        seen,
                         1000.0 * sigma,
                         layers=layers,
-                        keep=lambda tokens: tokens.float().unflatten(1, (-1, *GRID)),
+                        keep=lambda tokens: tokens.float(),
                     )
                 for layer, tokens in outputs.items():
                     # A plain copy: tensors made in inference mode cannot take part in training.
-                    found[Cell(backbone, layer, sigma).name] = tokens.clone()
+                    placed = tokens.clone().reshape(len(latents), -1, *GRID, tokens.shape[-1])
+                    found[Cell(backbone, layer, sigma).name] = placed
             if Cell("latent", 0, sigma) in self._cells:
                 found[Cell("latent", 0, sigma).name] = self._placed(latent_patches(noisy, GRID))
+        experts = [cell for cell in self._cells if cell.backbone == "toy-vggt"]
+        if experts:
+            with torch.autocast(
+                self._device.split(":")[0],
+                dtype=torch.bfloat16,
+                enabled=on_gpu,
+                cache_enabled=False,
+            ):
+                taps = tokens_of(
+                    self._models["toy-vggt"],
+                    to_images(frames),
+                    layers=[cell.layer for cell in experts],
+                )
+            for cell in experts:
+                found[cell.name] = taps[cell.layer].float().clone()
         if any(cell.backbone == "rgb" for cell in self._cells):
             rows, columns = GRID
             split = frames.float().div(127.5).sub(1.0).unflatten(3, (columns, -1))

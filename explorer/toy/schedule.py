@@ -11,13 +11,22 @@ from explorer.toy.parallel import Worker, same_everywhere
 class Clock:
     """Warm-up by steps, cosine decay by the fraction of the time budget used.
 
-    Warm-up also re-warms Adam after a resume, whose moments are not stored.
+    Warm-up also re-warms Adam after a resume, whose moments are not stored. With `steps` the run
+    ends after that many if the time has not ended it before, so that two runs can be equally long.
     """
 
     def __init__(
-        self, seconds: float, *, peak: float, floor: float, warmup: int, worker: Worker
+        self,
+        seconds: float,
+        *,
+        peak: float,
+        floor: float,
+        warmup: int,
+        worker: Worker,
+        steps: int | None = None,
     ) -> None:
         self._start = time.monotonic()
+        self._steps, self._spent = steps, 0.0
         self._seconds, self._peak, self._floor, self._warmup = seconds, peak, floor, warmup
         self._worker = worker
         self.step = 0
@@ -39,7 +48,8 @@ class Clock:
         """Count a step; False once the time is used up, for all peers at the same step."""
         self.step += 1
         if self.step % 10 == 0 or self._worker.count == 1:  # peers talk only now and then
-            self.progress = same_everywhere(self.elapsed / self._seconds, self._worker)
+            self._spent = same_everywhere(self.elapsed / self._seconds, self._worker)
+        self.progress = max(self._spent, self.step / self._steps if self._steps else 0.0)
         return self.progress < 1.0
 
 

@@ -77,7 +77,8 @@ def load_checkpoint(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[st
     else:
         card = json.loads((folder / "card.json").read_text())["runs"][name]
         tensors = {}
-        for path in sorted((folder / name).glob("*.safetensors")):
+        part = folder / name
+        for path in sorted((part if part.is_dir() else folder).glob("*.safetensors")):
             tensors.update(load(path.read_bytes()))
     return {key: value.float() for key, value in tensors.items()}, card
 

@@ -3,6 +3,8 @@ r"""Train the probe grid of the toy models: every cell on the same clips for the
     torchrun --nproc_per_node=2 -m explorer.toy.train_probes --vae runs/vae \
         --transformer runs/transformer --out runs/probes
 
+`--transformer` takes the runs of several models, each of which says which one it is.
+
 Features are extracted on the fly from a pool of latents with fresh noise at every step; the cells
 are divided among the processes. Losses: `explorer.probe.losses`.
 """
@@ -12,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,16 +24,26 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
 from explorer.backbones._untrained import untrained_transformer
+from explorer.data.world.spec import WORLD_VERSION
 from explorer.data.world.splits import split_seeds
+from explorer.nets.vggt import VGGT, VGGTConfig
 from explorer.probe.losses import Targets, probe_loss
 from explorer.probe.model import Probe, ProbeConfig
 from explorer.toy import parallel
-from explorer.toy.cells import first_grid, parse_cell
-from explorer.toy.config import FRAMES, HEIGHT, TRANSFORMER_CONFIG, WIDTH
+from explorer.toy.cells import Cell, first_grid, parse_cell
+from explorer.toy.config import FRAMES, HEIGHT, VARIANTS, VGGT_CONFIG, WIDTH
 from explorer.toy.graphs import graphed
-from explorer.toy.latents import load_vae
+from explorer.toy.latents import fingerprint, load_vae
 from explorer.toy.pool import Renderer
-from explorer.toy.probe_pool import GRID, MAPS, Pool, Sources, make_pool
+from explorer.toy.probe_pool import (
+    GRID,
+    MAPS,
+    TRANSFORMERS,
+    Pool,
+    Sources,
+    make_pool,
+    needs_alone,
+)
 from explorer.toy.schedule import Clock, Every
 from explorer.toy.shards import load_checkpoint, load_shards, save_shards
 
@@ -105,9 +117,7 @@ def validate(
     with evaluating(probes):
         for start in range(0, len(pool.latents), batch):
             index = torch.arange(start, min(start + batch, len(pool.latents)), device=device)
-            features = sources(
-                pool.latents[index].float(), pool.frames[index], noise[index.cpu()].to(device)
-            )
+            features = sources(*pool.inputs(index, noise[index.cpu()].to(device)))
             targets = pool.targets(index)
             for name, probe in probes.items():
                 losses = losses_of(probe, features[name], targets, autocast=autocast)
@@ -121,24 +131,49 @@ def validate(
     }  # fmt: skip
 
 
-def load_models(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
-    """The transformers that the cells read."""
-    tensors, _ = load_checkpoint(arguments.transformer, "transformer")
-    trained = WanTransformer3DModel(**TRANSFORMER_CONFIG)
-    trained.load_state_dict(tensors)
-    untrained: Any = untrained_transformer(dict(trained.config), seed=RANDOM_SEED)
-    models = {"toy-wan": trained, "random": untrained}
-    return {name: m.to(device).eval().requires_grad_(False) for name, m in models.items()}
+def load_models(
+    runs: Sequence[Path], cells: Sequence[Cell], vae: Any, *, vggt: Path | None = None
+) -> dict[str, Any]:
+    """The networks that the cells read: transformers by the names in their runs' cards.
+
+    Raises:
+        ValueError: a run is of another VAE, or a cell's transformer is not among them.
+    """
+    device, of_vae = vae.device, fingerprint(vae.state_dict())
+    models: dict[str, Any] = {}
+    for run in runs:
+        tensors, card = load_checkpoint(run, "transformer")
+        if card.get("vae", of_vae) != of_vae:
+            raise ValueError(f"{run} was trained on the latents of another VAE: give its --vae")
+        name = card.get("model", "toy-wan")
+        models[name] = WanTransformer3DModel(**VARIANTS[name].config)
+        models[name].load_state_dict(tensors)
+    wanted = {cell.backbone for cell in cells} & set(TRANSFORMERS)
+    for name in sorted(wanted - set(models)):
+        if name in VARIANTS:
+            raise ValueError(f"no run of {name} is among --transformer {list(map(str, runs))}")
+        shape = WanTransformer3DModel(**TRANSFORMERS[name].config)
+        models[name] = untrained_transformer(dict(shape.config), seed=RANDOM_SEED)
+    if any(cell.backbone == "toy-vggt" for cell in cells):
+        if vggt is None:
+            raise ValueError("cells of toy-vggt need its run: give --vggt")
+        models["toy-vggt"] = VGGT(VGGTConfig(**VGGT_CONFIG))
+        models["toy-vggt"].load_state_dict(load_checkpoint(vggt, "vggt")[0])
+        wanted.add("toy-vggt")
+    read = {name: model for name, model in models.items() if name in wanted}
+    return {name: m.to(device).eval().requires_grad_(False) for name, m in read.items()}
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vae", type=Path, required=True)
-    parser.add_argument("--transformer", type=Path, required=True)
+    parser.add_argument("--transformer", type=Path, nargs="+", required=True)
+    parser.add_argument("--vggt", type=Path, help="run of train_vggt, for cells of toy-vggt")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cells", help="backbone:layer:sigma,... instead of the first grid")
     parser.add_argument("--seconds", type=float, default=500.0, help="in all, the pool included")
+    parser.add_argument("--steps", type=int, help="of this slice at most; else time alone ends it")
     parser.add_argument("--pool", type=int, default=4096, help="clips a process; all share them")
     parser.add_argument("--held-out", type=int, default=128)
     parser.add_argument("--first-seed", type=int, default=500_000_000)
@@ -170,18 +205,22 @@ def main() -> None:
     seeds = split_seeds(
         "train", arguments.pool, start=arguments.first_seed + worker.rank * arguments.pool
     )
-    own = make_pool(renderer, vae, seeds, batch=arguments.render_batch, on_gpu=on_gpu)
-    pool = Pool(*(parallel.gather_first(part, worker) for part in vars(own).values()))
-    held_out = make_pool(
-        renderer, vae, split_seeds("validation", arguments.held_out, start=1000),
-        batch=arguments.render_batch, on_gpu=on_gpu,
-    )  # fmt: skip
+    options = {
+        "batch": arguments.render_batch,
+        "on_gpu": on_gpu,
+        "alone": needs_alone(cells),
+    }
+    own = make_pool(renderer, vae, seeds, **options)
+    pool = own.joined(lambda part: parallel.gather_first(part, worker))
+    validation = split_seeds("validation", arguments.held_out, start=1000)
+    held_out = make_pool(renderer, vae, validation, **options)
     renderer.close()
+    models = load_models(arguments.transformer, mine, vae, vggt=arguments.vggt)
     del own, vae
     if worker.leads:
         print(f"pool {len(pool.latents)} in {time.monotonic() - began:.0f} s", flush=True)
 
-    sources = Sources(mine, load_models(arguments, worker.device), worker.device)
+    sources = Sources(mine, models, worker.device)
     torch.manual_seed(arguments.seed)
     probes = {
         cell.name: Probe(ProbeConfig.compact(sources.wide(cell.backbone))).to(worker.device)
@@ -200,16 +239,16 @@ def main() -> None:
     order = torch.Generator().manual_seed(arguments.seed)
     noise_generator = torch.Generator(device=worker.device).manual_seed(arguments.seed)
 
-    def draw() -> tuple[Tensor, Tensor, Tensor, Targets]:
+    def draw() -> tuple[list[Tensor], Targets]:
         index = torch.randint(len(pool.latents), (arguments.batch,), generator=order)
         index = index.to(worker.device)
-        latents = pool.latents[index].float()
-        noise = torch.randn(latents.shape, generator=noise_generator, device=worker.device)
-        return latents, pool.frames[index], noise, pool.targets(index)
+        shape = (len(index), *pool.latents.shape[1:])
+        noise = torch.randn(shape, generator=noise_generator, device=worker.device)
+        return pool.inputs(index, noise), pool.targets(index)
 
-    latents, frames, noise, targets = draw()
-    read = graphed(sources, [latents, frames, noise], enabled=graph)
-    features = read(latents, frames, noise)
+    inputs, targets = draw()
+    read = graphed(sources, inputs, enabled=graph)
+    features = read(*inputs)
     steps, optimizers = {}, {}
     # One function for all probes: the second reuses what was compiled for the first.
     rest: Callable[..., Tensor] = losses_of_tokens
@@ -229,7 +268,14 @@ def main() -> None:
     parallel.wait(worker)  # the slowest to compile must not eat the others' training time
     reserve = min(45.0, 0.2 * arguments.seconds)  # for the validation
     left = max(arguments.seconds - (time.monotonic() - began) - reserve, 5.0)
-    clock = Clock(left, peak=arguments.rate, floor=1e-5, warmup=100, worker=worker)
+    clock = Clock(
+        left,
+        peak=arguments.rate,
+        floor=1e-5,
+        warmup=100,
+        worker=worker,
+        steps=arguments.steps,
+    )
     history: list[dict[str, Any]] = [*earlier["history"]]
 
     def store(results: dict[str, dict[str, float]]) -> None:
@@ -247,6 +293,7 @@ def main() -> None:
             "seconds": round(earlier["seconds"] + clock.elapsed, 1),
             "data": {
                 "world": "procedural",
+                "world_version": WORLD_VERSION,
                 "split": "train",
                 "first_seed": arguments.first_seed,
                 "clips": len(pool.latents),
@@ -273,8 +320,8 @@ def main() -> None:
 
     save = Every(arguments.save_seconds)
     while True:
-        latents, frames, noise, targets = draw()
-        features = read(latents, frames, noise)
+        inputs, targets = draw()
+        features = read(*inputs)
         recent = {}
         for name, probe in probes.items():
             recent[name] = steps[name](features[name], *targets)

@@ -20,6 +20,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
+from explorer.data.world.spec import WORLD_VERSION
 from explorer.data.world.splits import split_seeds
 from explorer.toy import parallel, whole
 from explorer.toy.config import FRAMES, HEIGHT, SMALL_HEIGHT, SMALL_WIDTH, VAE_CONFIG, WIDTH
@@ -222,6 +223,7 @@ def main() -> None:
 
     def describe() -> dict[str, Any]:
         now = {
+            "world": WORLD_VERSION,
             "first_seed": arguments.first_seed,
             "clips": 2 * arguments.pool * worker.count,
             "steps": clock.step,
@@ -234,6 +236,7 @@ def main() -> None:
         return {
             "data": f"procedural world, {sum(part['clips'] for part in every)} train clips of "
             f"{FRAMES} frames",
+            "world": WORLD_VERSION,
             "steps": sum(part["steps"] for part in every),
             "train_seconds": round(sum(part["train_seconds"] for part in every), 1),
             "slices": every,

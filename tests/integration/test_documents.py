@@ -135,11 +135,11 @@ def test_the_options_in_the_laboratorys_table_are_those_of_its_scripts(
 ) -> None:
     text = (REPOSITORY / "docs" / "toy-laboratory.md").read_text()
     table = text[text.index("| script | options") :].split("\n\n")[0]
-    rows = re.findall(r"^\| (all three|`\w+`) \| (.*) \|$", table, re.MULTILINE)
-    training = ["train_vae", "train_transformer", "train_probes"]
-    assert [name.strip("`") for name, _ in rows] == ["all three", *training, "evaluate"]
+    rows = re.findall(r"^\| (all|`\w+`) \| (.*) \|$", table, re.MULTILINE)
+    training = ["train_vae", "train_transformer", "train_probes", "train_vggt"]
+    assert [name.strip("`") for name, _ in rows] == ["all", *training, "evaluate"]
     for name, cell in rows:
-        for script in training if name == "all three" else [name.strip("`")]:
+        for script in training if name == "all" else [name.strip("`")]:
             module = f"explorer.{script}" if script == "evaluate" else f"explorer.toy.{script}"
             printed = {word for code in inline(cell) for word in code.split() if word[:2] == "--"}
             assert printed, script

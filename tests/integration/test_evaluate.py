@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from explorer.cli import main
+from explorer.data.world_version import WORLD_VERSION
 from explorer.errors import ProbeError
 from explorer.evaluate import evaluate, parse_cells, write
+from explorer.held_out import _read_figures as read_figures
 from explorer.held_out import default_path, held_out, metrics_of
 from explorer.metrics import paired_interval
 
@@ -92,6 +94,19 @@ def test_the_page_shows_test_figures_over_those_of_the_card(
     assert shown["figure"]["data"][0]["z"][0][0] == found["point_error"]["mean"]
     default_path().write_text("not JSON")
     assert metrics_of(card) == before
+
+
+def test_figures_of_another_world_say_so(tiny: Any, result: dict[str, Any]) -> None:
+    assert result["world"] == WORLD_VERSION
+    write(default_path(), result)
+    assert (held_out() or {})["tiny", 1, 0.3]["present_world"] is True
+    without = {name: value for name, value in result.items() if name != "world"}
+    for old, version in ((without, 1), ({**result, "world": WORLD_VERSION + 1}, WORLD_VERSION + 1)):
+        write(default_path(), old)
+        read_figures.cache_clear()
+        found = metrics_of(parse_cells("tiny:1:0.3")[0])
+        assert (found["world"], found["present_world"]) == (version, False)
+        assert found["point_error"] == result["cells"][0]["metrics"]["point_error"]
 
 
 def test_a_broken_evaluation_says_so(tiny: Any) -> None:

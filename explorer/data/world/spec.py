@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-WORLD_VERSION = 2  # 1 had boxes and spheres, 11 textures, steady cameras and nothing that moves
+from explorer.data.world_version import WORLD_VERSION as WORLD_VERSION
 
 MAX_OBJECTS = 16
 FLOOR, WALL_LEFT, WALL_RIGHT, WALL_BACK, WALL_FRONT, CEILING = 1, 2, 3, 4, 5, 6

@@ -11,13 +11,16 @@ import pytest
 import torch
 
 from explorer.assets import assets_root
+from explorer.data.world.spec import WORLD_VERSION
 from explorer.toy import train_probes
 from explorer.toy.probe_pool import MAPS, Pool
 from explorer.toy.shards import load_shards
 from explorer.toy.ship import ship_probes
 
 
-def made_up_pool(renderer: Any, vae: Any, seeds: list[int], *, batch: int, on_gpu: bool) -> Pool:
+def made_up_pool(
+    renderer: Any, vae: Any, seeds: list[int], *, batch: int, on_gpu: bool, alone: bool
+) -> Pool:
     count, generator = len(seeds), torch.Generator().manual_seed(0)
     pose = torch.eye(4)[:3].expand(count, 5, 3, 4).clone()
     pose[:, :, 0, 3] = torch.arange(5) * 0.1
@@ -30,6 +33,7 @@ def made_up_pool(renderer: Any, vae: Any, seeds: list[int], *, batch: int, on_gp
         depth=torch.rand(count, 5, *MAPS, generator=generator) + 1.0,
         cam_from_world=pose,
         intrinsics=intrinsics.expand(count, 3, 3).clone(),
+        alone=torch.randn(count, 8, 5, 36, 64, generator=generator).bfloat16() if alone else None,
     )
 
 
@@ -61,6 +65,7 @@ def test_a_run_can_be_resumed_and_shipped(tmp_path: Path, monkeypatch: pytest.Mo
         "rgb:0:0.0",
     ]
     card = json.loads((tmp_path / "probes" / "rgb" / "L00_S0.00.json").read_text())
+    assert card["data"]["world_version"] == WORLD_VERSION
     assert card["metrics"].keys() >= {"validation_points", "validation_depth", "validation_total"}
 
     unfinished = tmp_path / "second" / "probes0.json"

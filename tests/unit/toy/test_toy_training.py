@@ -322,7 +322,9 @@ def test_training_features_are_those_that_extract_gives() -> None:
         torch.testing.assert_close(found[cell.name][0], values, atol=5e-3, rtol=5e-3)
 
 
-@pytest.mark.parametrize("name", ["train_vae", "train_transformer", "train_probes"])
+@pytest.mark.parametrize(
+    "name", ["train_vae", "train_transformer", "train_probes", "train_vggt", "ship"]
+)
 def test_training_imports_nothing_that_a_bare_gpu_machine_lacks(name: str) -> None:
     import subprocess
     import sys
