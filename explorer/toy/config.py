@@ -69,6 +69,16 @@ VGGT_CONFIG: dict[str, Any] = {
 }
 VGGT_MAPS = (72, 128)  # what its dense heads are trained to predict
 
+JEPA_CONFIG: dict[str, Any] = {
+    "size": 144,
+    "frames": 18,  # 17, the first of them twice: slot 0 is then a tubelet of its own
+    "patch": 8,
+    "tubelet": 2,
+    "dim": 192,
+    "depth": 14,
+    "heads": 3,
+}
+
 
 @dataclass(frozen=True)
 class Variant:

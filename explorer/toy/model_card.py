@@ -66,28 +66,39 @@ and used in float32. Apache-2.0, like the rest of the project.
 """
 
 
-def vggt_card(facts: dict[str, Any]) -> str:
-    """Markdown for people of toy-vggt's card.json."""
-    run, found = facts["runs"]["vggt"], facts["runs"]["vggt"].get("validation") or {}
-    losses = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
-    height, width = facts["maps"]
-    return f"""# toy-vggt
+ABOUT = {
+    "vggt": """A feed-forward 3D expert: `explorer.nets.vggt.VGGT` in a small configuration, trained
+on exact geometry of procedurally rendered frames. It stands for VGGT and Fast3R in Emerge3D.
 
-A feed-forward 3D expert: `explorer.nets.vggt.VGGT` in a small configuration, trained on exact
-geometry of procedurally rendered frames. It stands for VGGT and Fast3R in Emerge3D.
+Frames of 144x256 in [0, 1], any number of them (trained on 2 to 5); its dense heads were trained
+at maps of the size in `card.json`. Lengths are relative to the mean distance of the first frame's
+points.""",
+    "jepa": """A predictive video encoder: `explorer.nets.vjepa.VideoViT` in a small configuration,
+trained to predict features of what is masked in procedurally rendered video, never pixels and never
+3D. These are the weights of the target encoder.
+
+17 frames of 144x256, normalised like ImageNet, the first of them twice: 9 pairs of frames.""",
+}
+
+
+def network_card(facts: dict[str, Any]) -> str:
+    """Markdown for people of the card.json of toy-vggt or toy-jepa."""
+    ((kind, run),) = facts["runs"].items()
+    found = run.get("validation") or {}
+    losses = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+    return f"""# {facts["model"]}
+
+{ABOUT[kind]}
 
 | | |
 |---|---|
-| parameters | {facts["parameters"]["vggt"]:,} |
+| parameters | {facts["parameters"][kind]:,} |
 | data | {run["data"]} |
 | distinct clips | {facts["distinct_clips"] or "not recorded"} |
 | world version | {run["world"]} |
 | steps | {run["steps"]:,} |
 | training seconds | {run["train_seconds"]:,.0f} |
-| held-out losses | {losses or "not measured"} |
+| held-out | {losses or "not measured"} |
 
-Frames of 144x256, any number of them (trained on 2 to 5), in [0, 1]; maps of {height}x{width}, the
-size that its dense heads were trained at. Lengths are relative to the mean distance of the first
-frame's points. Weights are stored in float16 and used in float32. Apache-2.0, like the rest of the
-project.
+Weights are stored in float16 and used in float32. Apache-2.0, like the rest of the project.
 """

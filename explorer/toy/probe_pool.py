@@ -12,6 +12,7 @@ from torch import Tensor
 
 from explorer.backbones._latent_control import latent_patches
 from explorer.backbones._position import position_channels
+from explorer.backbones._toy_jepa import box_tokens, to_boxes
 from explorer.backbones._toy_vggt import to_images, tokens_of
 from explorer.backbones._wan import block_outputs
 from explorer.backbones.base import slot_map
@@ -20,6 +21,7 @@ from explorer.toy.cells import Cell
 from explorer.toy.config import (
     FRAMES,
     HEIGHT,
+    JEPA_CONFIG,
     LARGE_CONFIG,
     TRANSFORMER_CONFIG,
     VARIANTS,
@@ -43,9 +45,24 @@ TRANSFORMERS = {
 """What reads noisy latents, with and without training."""
 
 
-def needs_alone(cells: Sequence[Cell]) -> bool:
-    """Whether some cell reads the latents of single frames."""
-    return any(c.backbone in TRANSFORMERS and TRANSFORMERS[c.backbone].frames_alone for c in cells)
+@dataclass(frozen=True)
+class Needs:
+    """What a pool must hold for some cells besides latents and the slots' frames.
+
+    Attributes:
+        alone: the latents of single frames.
+        clips: all frames.
+    """
+
+    alone: bool = False
+    clips: bool = False
+
+    @classmethod
+    def of(cls, cells: Sequence[Cell]) -> Needs:
+        """What any of these cells reads."""
+        names = {cell.backbone for cell in cells}
+        alone = any(TRANSFORMERS[name].frames_alone for name in names & set(TRANSFORMERS))
+        return cls(alone, "toy-jepa" in names)
 
 
 @dataclass(frozen=True)
@@ -81,15 +98,19 @@ class Pool(Views):
         latents: (N, 8, S, h, w) bfloat16.
         alone: (N, 8, S, h, w) bfloat16 latents of the slots' frames, each encoded by itself; None
             where no cell reads them.
+        clips: (N, T, H, W, 3) uint8 pictures of all frames; None where no cell reads them.
     """
 
     latents: Tensor
     alone: Tensor | None = None
+    clips: Tensor | None = None
 
     def inputs(self, index: Tensor, noise: Tensor) -> list[Tensor]:
         """What `Sources` reads of some clips, with noise of their latents' shape."""
-        found = [self.latents[index].float(), self.frames[index], noise]
-        return found if self.alone is None else [*found, self.alone[index].float()]
+        absent = noise[:0]  # a step that is recorded as a graph takes the same tensors every time
+        alone = absent if self.alone is None else self.alone[index].float()
+        clips = absent if self.clips is None else self.clips[index]
+        return [self.latents[index].float(), self.frames[index], noise, alone, clips]
 
     def joined(self, join: Callable[[Tensor], Tensor]) -> Pool:
         """The pool with every tensor passed through `join`."""
@@ -129,20 +150,22 @@ def make_pool(
     *,
     batch: int,
     on_gpu: bool,
-    alone: bool = False,
+    needs: Needs | None = None,
 ) -> Pool:
     """Render and encode clips; geometry is traced at the maps' own pixel centres."""
     slots = SLOT_FRAMES.tolist()
     parts: dict[str, list[Tensor]] = {"latents": [], "frames": []}
-    if alone:
-        parts["alone"] = []
+    needed = needs or Needs()
+    parts |= {name: [] for name in ("alone", "clips") if getattr(needed, name)}
     for rendered in renderer.batches(seeds, batch=batch, height=HEIGHT, width=WIDTH):
         with torch.autocast("cuda" if on_gpu else "cpu", dtype=torch.bfloat16, enabled=on_gpu):
             parts["latents"].append(encode(vae, rendered.images).to(torch.bfloat16))
-            if alone:
+            if needed.alone:
                 single = encode_alone(vae, rendered.images[:, slots])
                 parts["alone"].append(single.to(torch.bfloat16))
         parts["frames"].append(rendered.images[:, slots].clone())
+        if needed.clips:
+            parts["clips"].append(rendered.images.clone())
     geometry: dict[str, list[Tensor]] = {name: [] for name in GEOMETRY}
     for rendered in renderer.batches(
         seeds, batch=batch, height=MAPS[0], width=MAPS[1], frames=slots, images=False
@@ -169,13 +192,20 @@ class Sources:
             return 3 * (HEIGHT // GRID[0]) * (WIDTH // GRID[1]) + extra
         if backbone == "latent":
             return 4 * int(TRANSFORMER_CONFIG["in_channels"]) + extra
+        if backbone == "toy-jepa":
+            return int(JEPA_CONFIG["dim"])
         if backbone == "toy-vggt":
             return 2 * int(VGGT_CONFIG["dim"])
         return TRANSFORMERS[backbone].width
 
     @torch.no_grad()
     def __call__(
-        self, latents: Tensor, frames: Tensor, noise: Tensor, alone: Tensor | None = None
+        self,
+        latents: Tensor,
+        frames: Tensor,
+        noise: Tensor,
+        alone: Tensor | None = None,
+        clips: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """(B, S, 18, 32, C) features of each cell, by its name; see `Pool.inputs`."""
         found: dict[str, Tensor] = {}
@@ -190,7 +220,7 @@ class Sources:
                     continue
                 seen = noisy
                 if TRANSFORMERS[backbone].frames_alone:
-                    if alone is None:
+                    if alone is None or not len(alone):
                         raise ValueError(f"{backbone} reads latents of single frames: none given")
                     mixed = (1 - sigma) * alone + sigma * noise
                     seen = mixed.transpose(1, 2).flatten(0, 1)[:, :, None]
@@ -213,20 +243,22 @@ class Sources:
                     found[Cell(backbone, layer, sigma).name] = placed
             if Cell("latent", 0, sigma) in self._cells:
                 found[Cell("latent", 0, sigma).name] = self._placed(latent_patches(noisy, GRID))
-        experts = [cell for cell in self._cells if cell.backbone == "toy-vggt"]
-        if experts:
+        for name in ("toy-vggt", "toy-jepa"):
+            mine = [cell for cell in self._cells if cell.backbone == name]
+            if not mine:
+                continue
             with torch.autocast(
                 self._device.split(":")[0],
                 dtype=torch.bfloat16,
                 enabled=on_gpu,
                 cache_enabled=False,
             ):
-                taps = tokens_of(
-                    self._models["toy-vggt"],
-                    to_images(frames),
-                    layers=[cell.layer for cell in experts],
-                )
-            for cell in experts:
+                layers = [cell.layer for cell in mine]
+                if name == "toy-vggt":
+                    taps = tokens_of(self._models[name], to_images(frames), layers=layers)
+                else:
+                    taps = self._boxes(self._models[name], clips, layers)
+            for cell in mine:
                 found[cell.name] = taps[cell.layer].float().clone()
         if any(cell.backbone == "rgb" for cell in self._cells):
             rows, columns = GRID
@@ -236,6 +268,11 @@ class Sources:
                 split.permute(0, 1, 2, 4, 3, 5, 6).flatten(4)
             )
         return found
+
+    def _boxes(self, model: Any, clips: Tensor | None, layers: list[int]) -> dict[int, Tensor]:
+        if clips is None or not len(clips):
+            raise ValueError("toy-jepa reads all frames of clips: none given")
+        return box_tokens(model, to_boxes(clips), SLOT_FRAMES, layers=layers)
 
     def _placed(self, tokens: Tensor) -> Tensor:
         position = self._position.expand(len(tokens), -1, -1, -1, -1)

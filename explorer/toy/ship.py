@@ -21,23 +21,27 @@ import diffusers
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from safetensors.torch import save
+from torch import nn
 
 from explorer.backbones import registry
 from explorer.backbones._files import files_hash
 from explorer.nets.vggt import VGGT, VGGTConfig
+from explorer.nets.vjepa import VideoViT, VideoViTConfig
 from explorer.probe.checkpoint import save_probe
 from explorer.probe.model import Probe, ProbeConfig
 from explorer.toy.config import (
     FLOW_SHIFT,
     HEIGHT,
+    JEPA_CONFIG,
     TRANSFORMER_CONFIG,
     VARIANTS,
     VGGT_CONFIG,
     VGGT_MAPS,
     WIDTH,
 )
+from explorer.toy.jepa import TARGET
 from explorer.toy.latents import fingerprint, load_vae
-from explorer.toy.model_card import model_card, variant_card, vggt_card
+from explorer.toy.model_card import model_card, network_card, variant_card
 from explorer.toy.shards import load_checkpoint, load_shards
 
 
@@ -138,36 +142,79 @@ def ship_variant(run: Path, models: Path) -> Path:
     return folder
 
 
-def ship_vggt(run: Path, models: Path) -> Path:
-    """Write config.json, model.safetensors and card.json of `toy-vggt`; its folder."""
-    tensors, card = load_checkpoint(run, "vggt")
-    model = VGGT(VGGTConfig(**VGGT_CONFIG))
-    model.load_state_dict(tensors)
+def ship_network(
+    run: Path,
+    models: Path,
+    *,
+    kind: str,
+    config: dict[str, Any],
+    network: nn.Module,
+    prefix: str = "",
+    more: dict[str, Any] | None = None,
+) -> Path:
+    """Write config.json, model.safetensors and card.json of a network of this project; its folder.
+
+    Args:
+        run: of its training.
+        models: folder of the shipped models.
+        kind: "vggt" or "jepa": the name of its checkpoint, and of its folder after "toy-".
+        config: of the network.
+        network: of that configuration; takes the weights.
+        prefix: of its weights among those of the checkpoint.
+        more: facts for the card.
+
+    Raises:
+        RuntimeError: the checkpoint does not fit the network.
+    """
+    tensors, card = load_checkpoint(run, kind)
+    network.load_state_dict(
+        {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
+    )
     facts = {
         "trained": True,
-        "model": "toy-vggt",
+        "model": f"toy-{kind}",
         "input": [HEIGHT, WIDTH],
-        "maps": list(VGGT_MAPS),
-        "world": {"vggt": card["world"]},
-        "data": {"vggt": card["data"]},
+        **(more or {}),
+        "world": {kind: card["world"]},
+        "data": {kind: card["data"]},
         "distinct_clips": card["distinct_clips"],
         "steps": card["steps"],
         "seconds": card["train_seconds"],
         "loss": card["history"][-1]["loss"],
-        "parameters": {"vggt": sum(p.numel() for p in model.parameters())},
-        "runs": {"vggt": without_shards(card)},
+        "parameters": {kind: sum(p.numel() for p in network.parameters())},
+        "runs": {kind: without_shards(card)},
     }
-    folder = models / "toy-vggt"
+    folder = models / f"toy-{kind}"
     fresh = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    (fresh / "config.json").write_text(json.dumps(VGGT_CONFIG, indent=1) + "\n")
-    half = {name: value.half().contiguous() for name, value in model.state_dict().items()}
+    (fresh / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    half = {name: value.half().contiguous() for name, value in network.state_dict().items()}
     (fresh / "model.safetensors").write_bytes(save(half))
     (fresh / "card.json").write_text(json.dumps(facts, indent=1) + "\n")
-    (fresh / "README.md").write_text(vggt_card(facts))
+    (fresh / "README.md").write_text(network_card(facts))
     take_place(fresh, folder)
     return folder
+
+
+def ship_vggt(run: Path, models: Path) -> Path:
+    """Write the folder of `toy-vggt`."""
+    return ship_network(
+        run,
+        models,
+        kind="vggt",
+        config=VGGT_CONFIG,
+        network=VGGT(VGGTConfig(**VGGT_CONFIG)),
+        more={"maps": list(VGGT_MAPS)},
+    )
+
+
+def ship_jepa(run: Path, models: Path) -> Path:
+    """Write the folder of `toy-jepa`: the target encoder, as V-JEPA's features are read from it."""
+    network = VideoViT(VideoViTConfig(**JEPA_CONFIG))
+    return ship_network(
+        run, models, kind="jepa", config=JEPA_CONFIG, network=network, prefix=TARGET
+    )
 
 
 def take_place(fresh: Path, folder: Path) -> None:
@@ -229,6 +276,7 @@ def main() -> None:
     parser.add_argument("--vae", type=Path)
     parser.add_argument("--transformer", type=Path, nargs="+", default=[])
     parser.add_argument("--vggt", type=Path)
+    parser.add_argument("--jepa", type=Path)
     parser.add_argument("--probes", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="the assets folder")
     arguments = parser.parse_args()
@@ -244,6 +292,8 @@ def main() -> None:
         ship_variant(run, models)
     if arguments.vggt:
         ship_vggt(arguments.vggt, models)
+    if arguments.jepa:
+        ship_jepa(arguments.jepa, models)
     if arguments.probes:
         fresh = arguments.out / ".probes.new"
         shutil.rmtree(fresh, ignore_errors=True)

@@ -27,22 +27,24 @@ from explorer.backbones._untrained import untrained_transformer
 from explorer.data.world.spec import WORLD_VERSION
 from explorer.data.world.splits import split_seeds
 from explorer.nets.vggt import VGGT, VGGTConfig
+from explorer.nets.vjepa import VideoViT, VideoViTConfig
 from explorer.probe.losses import Targets, probe_loss
 from explorer.probe.model import Probe, ProbeConfig
 from explorer.toy import parallel
 from explorer.toy.cells import Cell, first_grid, parse_cell
-from explorer.toy.config import FRAMES, HEIGHT, VARIANTS, VGGT_CONFIG, WIDTH
+from explorer.toy.config import FRAMES, HEIGHT, JEPA_CONFIG, VARIANTS, VGGT_CONFIG, WIDTH
 from explorer.toy.graphs import graphed
+from explorer.toy.jepa import TARGET
 from explorer.toy.latents import fingerprint, load_vae
 from explorer.toy.pool import Renderer
 from explorer.toy.probe_pool import (
     GRID,
     MAPS,
     TRANSFORMERS,
+    Needs,
     Pool,
     Sources,
     make_pool,
-    needs_alone,
 )
 from explorer.toy.schedule import Clock, Every
 from explorer.toy.shards import load_checkpoint, load_shards, save_shards
@@ -132,7 +134,12 @@ def validate(
 
 
 def load_models(
-    runs: Sequence[Path], cells: Sequence[Cell], vae: Any, *, vggt: Path | None = None
+    runs: Sequence[Path],
+    cells: Sequence[Cell],
+    vae: Any,
+    *,
+    vggt: Path | None = None,
+    jepa: Path | None = None,
 ) -> dict[str, Any]:
     """The networks that the cells read: transformers by the names in their runs' cards.
 
@@ -154,14 +161,27 @@ def load_models(
             raise ValueError(f"no run of {name} is among --transformer {list(map(str, runs))}")
         shape = WanTransformer3DModel(**TRANSFORMERS[name].config)
         models[name] = untrained_transformer(dict(shape.config), seed=RANDOM_SEED)
-    if any(cell.backbone == "toy-vggt" for cell in cells):
-        if vggt is None:
-            raise ValueError("cells of toy-vggt need its run: give --vggt")
-        models["toy-vggt"] = VGGT(VGGTConfig(**VGGT_CONFIG))
-        models["toy-vggt"].load_state_dict(load_checkpoint(vggt, "vggt")[0])
-        wanted.add("toy-vggt")
+    for name, own in (("vggt", vggt), ("jepa", jepa)):
+        if any(cell.backbone == f"toy-{name}" for cell in cells):
+            if own is None:
+                raise ValueError(f"cells of toy-{name} need its run: give --{name}")
+            models[f"toy-{name}"] = _network(name, own)
+            wanted.add(f"toy-{name}")
     read = {name: model for name, model in models.items() if name in wanted}
     return {name: m.to(device).eval().requires_grad_(False) for name, m in read.items()}
+
+
+def _network(name: str, run: Path) -> nn.Module:
+    tensors, _ = load_checkpoint(run, name)
+    if name == "vggt":
+        expert = VGGT(VGGTConfig(**VGGT_CONFIG))
+        expert.load_state_dict(tensors)
+        return expert
+    encoder = VideoViT(VideoViTConfig(**JEPA_CONFIG))
+    if any(key.startswith(TARGET) for key in tensors):  # a run; shipped is the encoder alone
+        tensors = {k.removeprefix(TARGET): v for k, v in tensors.items() if k.startswith(TARGET)}
+    encoder.load_state_dict(tensors)
+    return encoder
 
 
 def main() -> None:
@@ -170,6 +190,7 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--transformer", type=Path, nargs="+", required=True)
     parser.add_argument("--vggt", type=Path, help="run of train_vggt, for cells of toy-vggt")
+    parser.add_argument("--jepa", type=Path, help="run of train_jepa, for cells of toy-jepa")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cells", help="backbone:layer:sigma,... instead of the first grid")
     parser.add_argument("--seconds", type=float, default=500.0, help="in all, the pool included")
@@ -208,14 +229,14 @@ def main() -> None:
     options = {
         "batch": arguments.render_batch,
         "on_gpu": on_gpu,
-        "alone": needs_alone(cells),
+        "needs": Needs.of(cells),
     }
     own = make_pool(renderer, vae, seeds, **options)
     pool = own.joined(lambda part: parallel.gather_first(part, worker))
     validation = split_seeds("validation", arguments.held_out, start=1000)
     held_out = make_pool(renderer, vae, validation, **options)
     renderer.close()
-    models = load_models(arguments.transformer, mine, vae, vggt=arguments.vggt)
+    models = load_models(arguments.transformer, mine, vae, vggt=arguments.vggt, jepa=arguments.jepa)
     del own, vae
     if worker.leads:
         print(f"pool {len(pool.latents)} in {time.monotonic() - began:.0f} s", flush=True)

@@ -136,7 +136,7 @@ def test_the_options_in_the_laboratorys_table_are_those_of_its_scripts(
     text = (REPOSITORY / "docs" / "toy-laboratory.md").read_text()
     table = text[text.index("| script | options") :].split("\n\n")[0]
     rows = re.findall(r"^\| (all|`\w+`) \| (.*) \|$", table, re.MULTILINE)
-    training = ["train_vae", "train_transformer", "train_probes", "train_vggt"]
+    training = ["train_vae", "train_transformer", "train_probes", "train_vggt", "train_jepa"]
     assert [name.strip("`") for name, _ in rows] == ["all", *training, "evaluate"]
     for name, cell in rows:
         for script in training if name == "all" else [name.strip("`")]:

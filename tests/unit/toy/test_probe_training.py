@@ -13,13 +13,13 @@ import torch
 from explorer.assets import assets_root
 from explorer.data.world.spec import WORLD_VERSION
 from explorer.toy import train_probes
-from explorer.toy.probe_pool import MAPS, Pool
+from explorer.toy.probe_pool import MAPS, Needs, Pool
 from explorer.toy.shards import load_shards
 from explorer.toy.ship import ship_probes
 
 
 def made_up_pool(
-    renderer: Any, vae: Any, seeds: list[int], *, batch: int, on_gpu: bool, alone: bool
+    renderer: Any, vae: Any, seeds: list[int], *, batch: int, on_gpu: bool, needs: Needs
 ) -> Pool:
     count, generator = len(seeds), torch.Generator().manual_seed(0)
     pose = torch.eye(4)[:3].expand(count, 5, 3, 4).clone()
@@ -33,7 +33,6 @@ def made_up_pool(
         depth=torch.rand(count, 5, *MAPS, generator=generator) + 1.0,
         cam_from_world=pose,
         intrinsics=intrinsics.expand(count, 3, 3).clone(),
-        alone=torch.randn(count, 8, 5, 36, 64, generator=generator).bfloat16() if alone else None,
     )
 
 

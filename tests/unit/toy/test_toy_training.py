@@ -323,7 +323,7 @@ def test_training_features_are_those_that_extract_gives() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["train_vae", "train_transformer", "train_probes", "train_vggt", "ship"]
+    "name", ["train_vae", "train_transformer", "train_probes", "train_vggt", "train_jepa", "ship"]
 )
 def test_training_imports_nothing_that_a_bare_gpu_machine_lacks(name: str) -> None:
     import subprocess

@@ -26,7 +26,7 @@ from explorer.toy.cells import Cell
 from explorer.toy.config import VARIANTS
 from explorer.toy.latents import encode, encode_alone, fingerprint, load_vae, one_frame
 from explorer.toy.parallel import Worker
-from explorer.toy.probe_pool import Sources, needs_alone
+from explorer.toy.probe_pool import Needs, Sources
 from explorer.toy.schedule import Clock
 from explorer.toy.shards import load_shards, save_shards
 from explorer.toy.train_probes import load_models
@@ -202,8 +202,8 @@ def test_the_image_model_sees_each_slots_frame_alone(shipped: Path) -> None:
 def test_probes_are_trained_on_what_the_variants_extract(shipped: Path) -> None:
     clip = smooth_clip()
     cells = [Cell("toy-image", 1, 0.3), Cell("toy-wan-large", 0, 0.3), Cell("random-large", 0, 0.3)]
-    assert needs_alone(cells)
-    assert not needs_alone(cells[1:])
+    assert Needs.of(cells) == Needs(alone=True)
+    assert Needs.of(cells[1:]) == Needs()
     vae: Any = registry.load("latent", device="cpu")
     runs = [shipped / "runs" / name for name in ("toy-image", "toy-wan-large")]
     models = load_models(runs, cells, vae.vae)
