@@ -7,6 +7,7 @@ x_t = (1 - sigma) x_0 + sigma eps. The official index is the nearest entry of th
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,13 +19,13 @@ from explorer.noise import STEPS, FlowSchedule, NoiseLevel
 _FLOW = FlowSchedule(1.0)
 
 
-class ListedFlow:
+class ListedFlow(ABC):
     """What the two have in common."""
 
-    @cached_property
+    @property
+    @abstractmethod
     def sigmas(self) -> Float[np.ndarray, " N"]:
         """(1000,) float64 descending sigmas."""
-        raise NotImplementedError
 
     def timestep(self, sigma: float) -> float:
         """The number that the model is given."""
