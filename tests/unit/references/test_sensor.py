@@ -56,3 +56,9 @@ def test_it_stops_between_frames(tmp_path: Path) -> None:
     clip = open_dataset(None, tmp_path).scene().clip(count=3)
     with pytest.raises(Cancelled):
         references.reconstruct("sensor", clip, Context(should_stop=lambda: True))
+
+
+def test_it_is_not_offered_for_videos() -> None:
+    assert "sensor" in references.names()
+    assert "sensor" not in references.offered()
+    assert "exact" in references.offered()
