@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from explorer._typing import Float, UInt8
+from explorer._typing import Bool, Float, UInt8
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Lens:
             return image
         import cv2
 
-        return np.asarray(cv2.remap(image, *self._maps, cv2.INTER_LINEAR), dtype=np.uint8)
+        found = cv2.remap(image, *self._maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return np.where(self._inside[..., None], np.asarray(found, dtype=np.uint8), np.uint8(0))
 
     def depth(self, depth: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
         """The same for a depth map of the same camera: nearest neighbour, 0 where unseen."""
@@ -51,7 +52,17 @@ class Lens:
             return depth
         import cv2
 
-        return np.asarray(cv2.remap(depth, *self._maps, cv2.INTER_NEAREST), dtype=depth.dtype)
+        found = cv2.remap(depth, *self._maps, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+        return np.where(self._inside, np.asarray(found), 0).astype(depth.dtype)
+
+    @cached_property
+    def _inside(self) -> Bool[np.ndarray, "H W"]:
+        """Where the pinhole camera's pixels lie within the picture that was taken."""
+        across, down = self._maps
+        height, width = self.size
+        return (np.abs(across - (width - 1) / 2) <= width / 2) & (
+            np.abs(down - (height - 1) / 2) <= height / 2
+        )
 
     @cached_property
     def _maps(self) -> tuple[Float[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
