@@ -227,6 +227,7 @@ def _tabs(parts: dict[str, Any], backbone: str, layer: int, sigma: float) -> Non
             parts["metric"] = gr.Radio(
                 map_panel.metrics(),
                 value=map_panel.metrics()[0][1],
+                label="Metric of the map",
                 show_label=False,
                 container=False,
                 elem_id="metric",

@@ -13,9 +13,8 @@ def html(*, error: bool = True) -> str:
     Args:
         error: whether there is an error to show, which needs prediction and reference.
     """
-    scales = [
-        _scale("Depth", DEPTH_RANGE, f"{UNIT}, each side its own, not aligned; black: unknown")
-    ]
+    meaning = f"{UNIT}, each side its own, not aligned; black: unknown"
+    scales = [_scale("Depth", DEPTH_RANGE, meaning, ramp="ramp depth")]
     if error:
         scales.append(
             _scale(
@@ -34,9 +33,9 @@ CAMERAS = (
 )
 
 
-def _scale(name: str, limits: tuple[float, float], meaning: str) -> str:
+def _scale(name: str, limits: tuple[float, float], meaning: str, *, ramp: str = "ramp") -> str:
     low, high = limits
     return (
-        f"<p><b>{name}</b><span class='scale'>{low:g}<i class='ramp'></i>≥ {high:g}</span>"
+        f"<p><b>{name}</b><span class='scale'>{low:g}<i class='{ramp}'></i>≥ {high:g}</span>"
         f"<small>{meaning}</small></p>"
     )

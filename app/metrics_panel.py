@@ -9,7 +9,7 @@ from typing import Any
 
 from app.looks import Look
 from explorer.backbones import registry
-from explorer.held_out import metrics_of
+from explorer.held_out import baselines, metrics_of, older_world
 from explorer.look import NO_REFERENCE
 from explorer.probe.checkpoint import ProbeCard, find_probe, list_probes
 
@@ -17,11 +17,21 @@ EMPTY = (
     "<div class='pane empty'>After a run: its errors, beside the averages of this probe and of the "
     "controls on clips that no probe has seen.</div>"
 )
-ABOUT = {"mean": "held-out mean", "control": "control, held-out mean"}
+ABOUT = {
+    "mean": "held-out mean",
+    "control": "control, held-out mean",
+    "constant": "no features, held-out mean",
+}
 CONTROL = (
     "a probe trained alike on no trained video model: on its untrained copy, its input or plain "
     "pixels; what the model has learned shows only beyond these"
 )
+OLDER = (
+    "Held-out figures were measured on rendered scenes of an earlier version of the world than the "
+    "present one."
+)
+MEAN = "training mean per pixel"
+CONSTANT = "one constant reconstruction for every clip: the mean of the training scenes"
 STILL = (
     "nothing moves: the correspondence error of answering, without any features, that every point "
     "stays where it is in the picture. Features that follow the points are below it."
@@ -104,6 +114,7 @@ def show(look: Look) -> str:
                 label = _cell(control)
                 figures = metrics_of(control)
                 rows.append(_row(label, figures, kind="control", trained=control.trained))
+    rows += [_row(name, figures, kind="constant") for name, figures in baselines().items()]
     heads = "".join(
         f"<th title='{escape(column.hint)}'>{escape(column.title)}&nbsp;{column.better}</th>"
         for column in COLUMNS
@@ -118,12 +129,16 @@ def show(look: Look) -> str:
 def _legend(look: Look, rows: list[str]) -> str:
     """What the table says, for readers who meet these names for the first time."""
     items = [f"<li><b>{column.title}</b> {escape(column.hint)}</li>" for column in COLUMNS]
-    if _still(look.summary or {}) is not None:
+    if MEAN in baselines():
+        items.append(f"<li><b>{MEAN}</b> {CONSTANT}</li>")
+    if _still(look.summary or {}) is not None or "nothing moves" in baselines():
         name, _, meaning = STILL.partition(": ")
         items.append(f"<li><b>{name}</b> {meaning}</li>")
     if any("<small>[" in row for row in rows):
+        older = f". {OLDER}" if older_world() else ""
         items.append(
-            "<li><b>held-out mean</b> mean over the test clips, in brackets its 95 % interval</li>"
+            "<li><b>held-out mean</b> mean over the test clips, in brackets its 95 % interval"
+            f"{older}</li>"
         )
     if any("control, " in row for row in rows):
         items.append(f"<li><b>control</b> {CONTROL}</li>")

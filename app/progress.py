@@ -20,14 +20,22 @@ from explorer.look import (
 STEPS = ("clip", "latents", "features", "prediction", "reference", "comparison")
 DOING = {
     "clip": "Decoding the clip",
-    "latents": "Encoding it into latents",
+    "latents": "Encoding the clip; the first run of a backbone loads it too",
     "features": "Running the backbone up to the layer",
     "prediction": "Reading the geometry out",
     "reference": "Fetching the reference",
     "comparison": "Comparing",
 }
 
-TIMES = "Seconds of each step. The first run of a backbone also loads it, before the latents."
+ABOUT = {
+    "clip": "The chosen frames, decoded, resized and cropped.",
+    "latents": "What the video encoder (VAE) makes of the clip; the first run of a backbone also "
+    "loads it here. Skipped where the features were stored, or there is no such encoder.",
+    "features": "What the backbone makes of the latents and the noise, up to the chosen layer.",
+    "prediction": "What the probe reads out of the features: depth, points and cameras.",
+    "reference": "The geometry that the prediction is compared with.",
+    "comparison": "The errors, and how well the features find each point again.",
+}
 
 
 @dataclass
@@ -64,7 +72,7 @@ class Progress:
             case Referenced():
                 self.done["reference"] = when
             case Compared(report=None, correspondence=None):
-                self.done["comparison"] = "nothing to compare"
+                self.done["comparison"] = "nothing"
             case Compared():
                 self.done["comparison"] = when
             case Finished():
@@ -79,15 +87,16 @@ class Progress:
                 line = f"Reading the geometry out: {self.frames} of {self.slots} frames"
         items = []
         for step in STEPS:
+            kinds, value = "", self.done.get(step, "–")
             if step in self.done:
-                items.append(f"<li class='done'>{step}<b>{escape(self.done[step])}</b></li>")
+                kinds = "done"
             elif step == current and kind == "running":
-                items.append(f"<li class='now'>{step}<b>…</b></li>")
-            else:
-                items.append(f"<li>{step}<b>–</b></li>")
+                kinds, value = "now", "…"
+            about = escape(ABOUT[step])
+            items.append(f"<li class='{kinds}' title='{about}'>{step}<b>{escape(value)}</b></li>")
         # A line about a file or the queue says nothing about steps, nor one before the first.
         hidden = kind in ("idle", "waiting") or (kind == "failed" and not self.done)
-        shown = "" if hidden else f"<ol title='{TIMES}'>{''.join(items)}</ol>"
+        shown = "" if hidden else f"<ol>{''.join(items)}</ol>"
         return (
             f"<div class='status {kind}' data-done='{' '.join(self.done)}' role='status' "
             f"aria-live='polite'>"
@@ -97,8 +106,8 @@ class Progress:
 
 def _stored(when: str, cached: bool | None) -> str:
     if cached is None:
-        return "not needed"
-    return f"{when} · stored" if cached else when
+        return "skipped"
+    return "stored" if cached else when
 
 
 def idle() -> str:

@@ -18,7 +18,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from app._gradio import gr
 from app.handlers import Handlers
 from app.layout import build
-from app.theme import CSS, theme
+from app.theme import CSS, HEAD, theme
 from app.warmup import WarmUp
 from explorer.store import Store
 
@@ -86,6 +86,7 @@ def create(
         path="/",
         theme=theme(),
         css=CSS,
+        head=HEAD,
         show_error=False,
         max_file_size=MAX_UPLOAD,
         run_history=False,

@@ -1,4 +1,7 @@
-"""Colours, fonts and spacing. System fonts only: the page asks nothing from the network."""
+"""Colours, fonts, spacing, and what the page does by itself.
+
+System fonts only: the page asks nothing from the network.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,10 @@ from pathlib import Path
 
 from app._gradio import gr
 
-CSS = (Path(__file__).parent / "static" / "page.css").read_text(encoding="utf-8")
+_STATIC = Path(__file__).parent / "static"
+CSS = (_STATIC / "page.css").read_text(encoding="utf-8")
+HEAD = f"<script>{(_STATIC / 'page.js').read_text(encoding='utf-8')}</script>"
+"""What runs in the page before anything of it is drawn."""
 
 
 def theme() -> gr.themes.Base:

@@ -7,7 +7,7 @@ import rerun.blueprint as rrb
 TIMELINE = "frame"
 # One scale for all looks and both sides, so that colours compare between them.
 ERROR_RANGE = (0.0, 0.5)
-DEPTH_RANGE = (0.0, 3.0)  # 98 % of what the shipped clips show is nearer than 3
+DEPTH_RANGE = (0.0, 2.0)  # 97 % of what the shipped clips show is nearer than 2
 
 
 def blueprint() -> rrb.Blueprint:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import cv2
 import numpy as np
 
 from explorer._typing import Bool, Float, UInt8
 from explorer.correspondence import upsample_heat
 
+# Orange and bluish green differ for every kind of colour vision (Okabe and Ito 2008), and so do the
+# steps of viridis and inferno, which also stay in order when printed in grey.
 PREDICTION = (240, 140, 30)
-REFERENCE = (60, 180, 90)
+REFERENCE = (0, 158, 115)
 UNKNOWN = (128, 128, 128)
+DEPTH_MAP: Final = "viridis"
+ERROR_MAP: Final = "inferno"
+"""Of errors and of similarities."""
 
 
 def colorize(
     values: Float[np.ndarray, "H W"], *, low: float, high: float
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """(H, W, 3) RGB turbo colours of values between `low` and `high`; grey where not finite."""
+    """(H, W, 3) RGB of values between `low` and `high` in `ERROR_MAP`; grey where not finite."""
     finite = np.isfinite(values)
     span = max(high - low, 1e-12)
     unit = np.clip((np.where(finite, values, low) - low) / span, 0.0, 1.0)
-    bgr = cv2.applyColorMap((unit * 255.0 + 0.5).astype(np.uint8), cv2.COLORMAP_TURBO)
+    bgr = cv2.applyColorMap((unit * 255.0 + 0.5).astype(np.uint8), cv2.COLORMAP_INFERNO)
     rgb = np.ascontiguousarray(bgr[..., ::-1])
     rgb[~finite] = UNKNOWN
     return rgb
@@ -32,18 +39,20 @@ def heat_overlay(
     *,
     low: float,
     high: float,
-    opacity: float = 0.55,
+    opacity: float = 0.85,
+    dimmed: float = 0.6,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """(H, W, 3) picture under the bilinear heatmap of token similarities.
+    """(H, W, 3) picture, in grey and dimmed, under the bilinear heatmap of token similarities.
 
     Low similarity lets the picture show through, so the eye finds the peak and not the colour map's
-    dark end.
+    dark end; the picture's own colours would be taken for heat.
     """
     height, width = image.shape[:2]
     dense = upsample_heat(heat, (height, width))
     unit = np.clip((dense - low) / max(high - low, 1e-12), 0.0, 1.0)[..., None]
     colours = colorize(dense, low=low, high=high).astype(np.float64)
-    mixed = image * (1.0 - opacity * unit) + colours * (opacity * unit)
+    grey = dimmed * cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None]
+    mixed = grey * (1.0 - opacity * unit) + colours * (opacity * unit)
     return np.asarray(np.rint(mixed), dtype=np.uint8)
 
 

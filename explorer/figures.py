@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 PAPER = "rgba(0,0,0,0)"  # the page's own background shows through
 INK = "#808080"
 MARK = "#f08c1e"
 COLORS = "Viridis_r"  # bright where the error is low
+MARK_SIGN = "≈ "
+TICK_GAP = 0.07  # of the colour bar's length: a line of text
 
 
 def layer_sigma_map(
@@ -19,6 +21,10 @@ def layer_sigma_map(
     title: str = "Point error of the probes",
     layers: Sequence[int] | None = None,
     sigmas: Sequence[float] | None = None,
+    digits: int = 3,
+    details: Mapping[tuple[int, float], str] | None = None,
+    marked: Collection[tuple[int, float]] = (),
+    others: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Heatmap of one number for each (layer, sigma) cell.
 
@@ -28,6 +34,11 @@ def layer_sigma_map(
         title: names the number.
         layers: rows; by default those that occur.
         sigmas: columns; by default those that occur.
+        digits: decimals of the numbers.
+        details: what is said about a cell under the pointer besides its number.
+        marked: cells whose number has a `MARK_SIGN` before it.
+        others: numbers to compare with, by name: the colours span them too, and the colour bar
+            names them where they stand.
 
     Returns:
         A Plotly figure as JSON-ready dict. Cell (i, j) carries [layer, sigma] in `customdata`.
@@ -36,21 +47,32 @@ def layer_sigma_map(
     rows = sorted(set(layers if layers is not None else (layer for layer, _ in cells)))
     columns = sorted(set(sigmas if sigmas is not None else (sigma for _, sigma in cells)))
     numbers = [[_finite(values.get((row, column))) for column in columns] for row in rows]
-    trace = {
+    said, signed = details or {}, set(marked)
+    trace: dict[str, Any] = {
         "type": "heatmap",
         "x": [f"{column:g}" for column in columns],
         "y": [str(row) for row in rows],
         "z": numbers,
-        "text": [["" if n is None else f"{n:.3f}" for n in row] for row in numbers],
+        "text": [
+            [
+                "" if n is None else f"{MARK_SIGN * ((row, column) in signed)}{n:.{digits}f}"
+                for column, n in zip(columns, line, strict=True)
+            ]
+            for row, line in zip(rows, numbers, strict=True)
+        ],
+        "hovertext": [[said.get((row, column), "") for column in columns] for row in rows],
         "texttemplate": "%{text}",
         "customdata": [[[row, column] for column in columns] for row in rows],
-        "hovertemplate": "layer %{y}, sigma %{x}: %{z:.4f}<extra></extra>",
+        "hovertemplate": "layer %{y}, sigma %{x}: %{text}%{hovertext}<extra></extra>",
         "hoverongaps": False,
         "colorscale": COLORS,
         "xgap": 2,
         "ygap": 2,
         "colorbar": {"thickness": 10, "outlinewidth": 0},
     }
+    known = [n for line in numbers for n in line if n is not None]
+    if known and others:
+        trace |= _scale(known, others, digits)
     shapes = []
     if current is not None and current[0] in rows and current[1] in columns:
         x, y = columns.index(current[1]), rows.index(current[0])
@@ -63,6 +85,35 @@ def layer_sigma_map(
         "shapes": shapes,
     }
     return {"data": [trace], "layout": layout}
+
+
+def _scale(known: Sequence[float], others: Mapping[str, float], digits: int) -> dict[str, Any]:
+    """Range and colour bar that take the others in; names that would overlap share a tick."""
+    everything = [*known, *others.values()]
+    low, high = min(everything), max(everything)
+    near = (high - low) * TICK_GAP
+    ticks: list[tuple[float, str]] = []
+    for number, name in sorted((number, name) for name, number in others.items()):
+        if ticks and number - ticks[-1][0] < near:
+            ticks[-1] = (ticks[-1][0], f"{ticks[-1][1]}, {name}")
+        else:
+            ticks.append((number, name))
+    plain = [
+        (number, f"{number:.{digits}f}")
+        for number in sorted({min(known), max(known)})
+        if all(abs(number - taken) >= near for taken, _ in ticks)
+    ]
+    found = sorted([*ticks, *plain])
+    return {
+        "zmin": low,
+        "zmax": high,
+        "colorbar": {
+            "thickness": 10,
+            "outlinewidth": 0,
+            "tickvals": [number for number, _ in found],
+            "ticktext": [text for _, text in found],
+        },
+    }
 
 
 def to_html(figure: dict[str, Any]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,23 @@ from explorer._evaluate_table import METRICS
 from explorer.assets import assets_root
 from explorer.data.world_version import WORLD_VERSION
 from explorer.errors import ProbeError
+from explorer.metric_names import LOWER_IS_BETTER
+from explorer.metrics.interval import Interval, paired_interval
 from explorer.probe.checkpoint import ProbeCard, list_probes
 
 log = logging.getLogger(__name__)
 
 Identity = tuple[str, int, float, str]
 HeldOut = dict[tuple[str, int, float], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """What the page reads of a file: metrics and single values of cells, metrics of baselines."""
+
+    cells: dict[Identity, dict[str, Any]]
+    per_clip: dict[Identity, dict[str, tuple[float | None, ...]]]
+    baselines: dict[str, dict[str, Any]]
 
 
 def default_path() -> Path:
@@ -36,25 +49,81 @@ def held_out(path: Path | None = None) -> HeldOut | None:
     Raises:
         ProbeError: the file is not an evaluation.
     """
-    figures = _figures(path or default_path())
-    if figures is None:
+    found = _read(path or default_path())
+    if found is None:
         return None
     named = {_identity(vars(card), card.sha256) for card in list_probes()}
-    return {key[:3]: values for key, values in figures.items() if key in named}
+    return {key[:3]: values for key, values in found.cells.items() if key in named}
 
 
 def metrics_of(card: ProbeCard) -> dict[str, Any]:
     """A probe's figures: those of its card, and over them those of the shipped evaluation of it,
     with the fields of `held_out`.
 
-    A broken evaluation is logged and left out: it is no reason to show nothing.
+    A broken evaluation is logged and left out.
     """
+    figures = _evaluation().cells
+    return {**card.metrics, **figures.get(_identity(vars(card), card.sha256), {})}
+
+
+def baselines() -> dict[str, dict[str, Any]]:
+    """What needs no probe, by name ("training mean per pixel", "nothing moves"): metrics as in
+    `held_out`, with its `world` and `present_world`. Empty where there is no evaluation.
+    """
+    return _evaluation().baselines
+
+
+def older_world() -> bool:
+    """Whether the shipped figures are of scenes that the present world would not draw."""
+    return any(not each["present_world"] for each in _evaluation().cells.values())
+
+
+def differences_from_best(
+    cards: Sequence[ProbeCard], metric: str
+) -> tuple[ProbeCard, dict[tuple[int, float], Interval]] | None:
+    """The best of some probes by its held-out mean, and how the others differ from it.
+
+    Args:
+        cards: of the probes.
+        metric: key of a metric, e.g. "point_error".
+
+    Returns:
+        (best, by (layer, sigma) of each other probe the paired difference from it on the same
+        clips, other minus best, with its 95 % interval); None where fewer than two have values for
+        the same two or more clips. The best was chosen by the same clips, so its lead is a little
+        flattered.
+    """
+    values = _evaluation().per_clip
+    known = []
+    for card in cards:
+        found = values.get(_identity(vars(card), card.sha256), {}).get(metric) or ()
+        numbers = tuple(value for value in found if value is not None)
+        if len(numbers) == len(found) > 1:
+            known.append((card, numbers))
+    sizes = {len(found) for _, found in known}
+    if len(known) < 2 or len(sizes) > 1:
+        return None
+    choose = min if metric in LOWER_IS_BETTER else max
+    best, reference = choose(known, key=lambda pair: sum(pair[1]))
+    return best, {
+        (card.layer, card.sigma): _paired(found, reference)
+        for card, found in known
+        if card is not best
+    }
+
+
+@functools.lru_cache(maxsize=512)
+def _paired(a: tuple[float, ...], b: tuple[float, ...]) -> Interval:
+    return paired_interval(a, b)
+
+
+def _evaluation() -> _Evaluation:
+    """What is shipped; a broken file is logged and left out: no reason to show nothing."""
     try:
-        figures = _figures(default_path()) or {}
+        return _read(default_path()) or _Evaluation({}, {}, {})
     except ProbeError as error:
         log.warning("%s", error)
-        figures = {}
-    return {**card.metrics, **figures.get(_identity(vars(card), card.sha256), {})}
+        return _Evaluation({}, {}, {})
 
 
 def _identity(cell: dict[str, Any], probe: str) -> Identity:
@@ -62,7 +131,7 @@ def _identity(cell: dict[str, Any], probe: str) -> Identity:
     return cell["backbone"], int(cell["layer"]), round(float(cell["sigma"]), 2), probe
 
 
-def _figures(path: Path) -> dict[Identity, dict[str, Any]] | None:
+def _read(path: Path) -> _Evaluation | None:
     try:
         changed = path.stat().st_mtime_ns
     except FileNotFoundError:
@@ -71,7 +140,7 @@ def _figures(path: Path) -> dict[Identity, dict[str, Any]] | None:
 
 
 @functools.lru_cache(maxsize=4)
-def _read_figures(path: Path, changed: int) -> dict[Identity, dict[str, Any]]:
+def _read_figures(path: Path, changed: int) -> _Evaluation:
     try:
         result = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -79,9 +148,19 @@ def _read_figures(path: Path, changed: int) -> dict[Identity, dict[str, Any]]:
     try:
         version = int(result.get("world", 1))  # the first evaluations did not say
         scenes = {"world": version, "present_world": version == WORLD_VERSION}
-        return {
-            _identity(cell, cell["probe"]): {n: cell["metrics"].get(n) for n in METRICS} | scenes
-            for cell in result["cells"]
-        }
+
+        def metrics(each: dict[str, Any]) -> dict[str, Any]:
+            return {name: each["metrics"].get(name) for name in METRICS} | scenes
+
+        return _Evaluation(
+            {_identity(cell, cell["probe"]): metrics(cell) for cell in result["cells"]},
+            {
+                _identity(cell, cell["probe"]): {
+                    name: tuple(values) for name, values in cell.get("per_clip", {}).items()
+                }
+                for cell in result["cells"]
+            },
+            {each["id"]: metrics(each) for each in result.get("baselines", ())},
+        )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ProbeError(f"{path} is not an evaluation ({error!r}): evaluate again") from error

@@ -40,7 +40,7 @@ from explorer._recording_read import RecordedFrame, points_by_frame
 from explorer._resize import resize
 from explorer._typing import Bool, Float, UInt8
 from explorer.camera import Cameras
-from explorer.colors import PREDICTION, REFERENCE, colorize, masked
+from explorer.colors import DEPTH_MAP, PREDICTION, REFERENCE, UNKNOWN, colorize, masked
 from explorer.jpeg import encode_jpeg
 from explorer.reconstruction import Reconstruction
 from explorer.report import Report
@@ -176,7 +176,8 @@ def log_conventions(stream: rr.RecordingStream) -> None:
 
 def log_absence(stream: rr.RecordingStream, side: str, text: str) -> None:
     """Say in the panes of one side, "prediction" or "reference", why they stay empty."""
-    in_space = rr.Points3D([[0.0, 0.0, 0.9]], labels=[text], show_labels=True)
+    # Labels take the colour of what they stand at, and without one the viewer invents it.
+    in_space = rr.Points3D([[0.0, 0.0, 0.9]], labels=[text], show_labels=True, colors=[UNKNOWN])
     stream.log(f"/{side}/note", in_space, static=True)
     stream.log(f"/depth/{side}/note", empty_picture(text), static=True)
 
@@ -188,7 +189,7 @@ def empty_picture(text: str) -> rr.Boxes2D:
         half_sizes=[[128.0, 72.0]],
         labels=[text],
         show_labels=True,
-        colors=[(128, 128, 128)],
+        colors=[UNKNOWN],
     )
 
 
@@ -308,6 +309,6 @@ def frustum(camera: Cameras) -> list[Float[np.ndarray, "N 3"]]:
 
 def _log_depth(stream: rr.RecordingStream, entity: str, depth: Float[np.ndarray, "H W"]) -> None:
     image = rr.DepthImage(
-        depth.astype(np.float32, copy=False), depth_range=DEPTH_RANGE, colormap="turbo"
+        depth.astype(np.float32, copy=False), depth_range=DEPTH_RANGE, colormap=DEPTH_MAP
     )
     stream.log(entity, image)

@@ -34,14 +34,18 @@ Arrays = dict[str, np.ndarray]
 
 
 def default_root() -> Path:
-    """Where the cache lives: $EMERGE3D_CACHE, else cache/store of a checkout, else ~/.cache."""
+    """Where the cache lives: $EMERGE3D_CACHE, else cache/store of a checkout, else `emerge3d` in
+    $XDG_CACHE_HOME or ~/.cache.
+    """
     configured = os.environ.get("EMERGE3D_CACHE")
     if configured:
         return Path(configured).expanduser()
     checkout = Path(__file__).resolve().parents[1]
     if (checkout / "pyproject.toml").is_file() and (checkout / "cache").is_dir():
         return checkout / "cache" / "store"
-    return Path.home() / ".cache" / "emerge3d"
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The XDG base directory specification: a relative path counts as unset.
+    return (named if named.is_absolute() else Path.home() / ".cache") / "emerge3d"
 
 
 def canonical_json(value: Any) -> str:

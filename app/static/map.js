@@ -5,6 +5,13 @@ const draw = () => {
   const box = element.querySelector('.map-plot');
   if (!spec || !box) return;
   note.textContent = spec.note;
+  box.setAttribute('aria-label', spec.label);
+  const facts = element.querySelector('.map-facts');
+  facts.replaceChildren(...spec.facts.map(fact => {
+    const item = document.createElement('li');
+    item.textContent = fact;
+    return item;
+  }));
   box.hidden = !spec.figure;
   if (!spec.figure) return;
   if (!window.Plotly) { load(); return; }
@@ -19,8 +26,7 @@ const draw = () => {
   };
   scores.colorscale = 'Viridis';
   scores.reversescale = spec.lowIsBetter;
-  scores.text = scores.z.map(row => row.map(v => v === null ? '' : v.toFixed(spec.digits)));
-  scores.hovertemplate = 'layer %{y}, sigma %{x}: %{text}<extra>click to run</extra>';
+  scores.hovertemplate = scores.hovertemplate.replace('<extra></extra>', '<extra>click to run</extra>');
   const known = scores.z.some(row => row.some(v => v !== null));
   Plotly.react(box, known ? [ground, scores] : [ground], {
     ...layout, height: 120 + 52 * scores.y.length,

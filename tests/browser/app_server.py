@@ -10,18 +10,34 @@ import time
 from pathlib import Path
 from urllib.request import urlopen
 
+import psutil
+
 REPOSITORY = Path(__file__).resolve().parents[2]
+GATED = Path(__file__).parent / "gated_app.py"
 
 
 class Server:
-    """The app in a process of its own, as `make app` starts it."""
+    """The app in a process of its own, on any free port.
 
-    def __init__(self, cache: Path) -> None:
-        environment = {**os.environ, "EMERGE3D_CACHE": str(cache), "PYTHONUNBUFFERED": "1"}
+    Args:
+        cache: its store.
+        gated: its runs can be held halfway; else it is what `make app` starts.
+    """
+
+    def __init__(self, cache: Path, *, gated: bool = False) -> None:
+        self._gate = cache.parent / "frames"
+        environment = {
+            **os.environ,
+            "EMERGE3D_CACHE": str(cache),
+            "EMERGE3D_GATE": str(self._gate),
+            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONUNBUFFERED": "1",
+        }
+        command = [str(GATED)] if gated else ["-m", "app"]
         begun = time.monotonic()
         self._log = (cache.parent / "server.log").open("a+b")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "app", "--port", "0"],
+            [sys.executable, *command, "--port", "0"],
             cwd=REPOSITORY,
             env=environment,
             stdout=subprocess.PIPE,
@@ -40,6 +56,21 @@ class Server:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.seconds_to_serve = self._first_page(begun)
+
+    @property
+    def process(self) -> psutil.Process:
+        """The server's."""
+        return psutil.Process(self._process.pid)
+
+    def let_pass(self, frames: int) -> None:
+        """Hold runs before each predicted frame after the first so many."""
+        waiting = self._gate.with_suffix(".new")
+        waiting.write_text(str(frames))
+        waiting.replace(self._gate)
+
+    def let_all_pass(self) -> None:
+        """Hold no run any more."""
+        self._gate.unlink(missing_ok=True)
 
     def _first_page(self, begun: float) -> float:
         with urlopen(self.url, timeout=60) as answer:

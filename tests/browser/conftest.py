@@ -23,24 +23,11 @@ MUTE = "console.debug = () => {}; console.trace = () => {};"
 
 
 @pytest.fixture(scope="session")
-def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Server]]:
-    """Starts one more server with an empty store."""
-    started: list[Server] = []
-
-    def start() -> Server:
-        server = Server(tmp_path_factory.mktemp("server") / "cache")
-        started.append(server)
-        return server
-
-    yield start
-    for server in started:
-        server.stop()
-
-
-@pytest.fixture(scope="session")
-def server(start_server: Callable[[], Server]) -> Server:
-    """The server that all pages are loaded from."""
-    return start_server()
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server that all pages are loaded from; its runs can be held halfway."""
+    started = Server(tmp_path_factory.mktemp("server") / "cache", gated=True)
+    yield started
+    started.stop()
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +55,7 @@ def visit(browser: Browser, server: Server, requests: list[str]) -> Iterator[Cal
     contexts: list[BrowserContext] = []
 
     def open_page() -> Visitor:
-        context = browser.new_context(viewport={"width": 1500, "height": 1250})
+        context = browser.new_context(viewport={"width": 1280, "height": 1000})
         contexts.append(context)
         page: Page = context.new_page()
         page.set_default_timeout(90_000)

@@ -31,6 +31,11 @@ def test_the_page_forbids_its_scripts_to_reach_other_machines(server: Server) ->
     assert "http" not in policy
 
 
+def test_it_listens_to_this_machine_alone(server: Server) -> None:
+    listening = [each.laddr.ip for each in server.process.net_connections("inet") if not each.raddr]
+    assert set(listening) == {"127.0.0.1"}
+
+
 def test_a_foreign_host_name_is_refused(server: Server) -> None:
     answer, _ = get(server, "/", Host="evil.example")
     assert answer.status == 400

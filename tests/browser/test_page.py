@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -17,13 +16,15 @@ PREDICTION, REFERENCE = (0.01, 0.07, 0.49, 0.52), (0.51, 0.07, 0.99, 0.52)
 INPUT = (0.125, 0.75)
 
 
-def test_a_second_start_serves_the_page_within_four_seconds(
-    server: Server, start_server: Callable[[], Server]
-) -> None:
-    seconds = server.seconds_to_serve
-    if seconds >= 4.0:  # that one was the first, which also compiles what it imports
-        seconds = start_server().seconds_to_serve
-    assert seconds < 4.0
+def test_a_second_start_serves_the_page_within_four_seconds(tmp_path: Path) -> None:
+    seconds = []
+    while len(seconds) < 3 and min(seconds, default=4.0) >= 4.0:
+        started = Server(tmp_path / "cache")  # the first one also compiles what it imports
+        started.stop()
+        seconds.append(started.seconds_to_serve)
+        said = [line.split(" http")[0] for line in started.printed]
+        assert said == ["Emerge3D is at"], "it prints its address and nothing else"
+    assert min(seconds) < 4.0
 
 
 def test_the_page_loads_with_a_clip_chosen_and_says_what_to_do(ada: Visitor) -> None:
@@ -32,6 +33,22 @@ def test_the_page_loads_with_a_clip_chosen_and_says_what_to_do(ada: Visitor) -> 
     assert ada.page.locator("#gallery .thumbnail-item").count() >= 4
     assert ada.page.locator("#preview img").count() == 2
     assert "model timestep" in ada.page.locator("#cell").inner_text()
+
+
+def test_the_page_can_be_used_by_keyboard_and_shows_where_it_is(ada: Visitor) -> None:
+    steps = ada.walk()
+    names = [step["name"] for step in steps]
+    for name in ("room orbit 01", "Backbone", "range slider for Layer", "Run", "Log"):
+        assert name in names, f"{name} is not reached by Tab"
+    viewer = [position for position, step in enumerate(steps) if step["viewer"]]
+    assert viewer, "the viewer takes the keyboard"
+    assert viewer[-1] < names.index("Log"), "and lets go of it"
+    assert not [step["name"] for step in steps if step["outline"] < 2], "focus cannot be seen"
+    slider = ada.page.locator("#layer input[type=range]")
+    layer = ada.chosen("layer")
+    for key, change in (("ArrowRight", 1), ("ArrowLeft", 0)):
+        slider.press(key)
+        expect(ada.page.locator("#layer input[type=number]")).to_have_value(f"{layer + change:.0f}")
 
 
 def test_nothing_covers_a_control_when_the_window_panel_is_open(ada: Visitor) -> None:
@@ -85,16 +102,34 @@ def test_before_the_first_run_empty_panels_say_what_they_will_hold(ada: Visitor)
     expect(ada.page.locator("#make_json")).to_be_disabled()
 
 
-def test_a_run_of_a_shipped_clip_shows_points_beside_the_reference(ada: Visitor) -> None:
+def test_the_first_frames_points_are_seen_while_the_run_goes_on(
+    ada: Visitor, server: Server
+) -> None:
     expect(ada.page.locator("#preview b")).to_have_text("room orbit 01")
     with ada.without_intro():
         ada.empty(*PREDICTION)
         ada.empty(*REFERENCE)
-    assert ada.run() == "done", ada.status
-    assert "comparison" in ada.status
+    server.let_pass(2)
+    ada.start()
+    expect(ada.page.locator("#status")).to_contain_text("2 of 5 frames")
+    assert len(ada.segments) >= 3, "the clip, the features and the first frames came one by one"
     # Cameras and axes alone give some 900 pixels of a strong colour.
     ada.drawn(*PREDICTION, least=1500)
+    assert ada.colourful(*REFERENCE) < 300
+    assert "2 of 5 frames" in ada.status
+    expect(ada.page.locator("#stop")).to_be_enabled()
+    expect(ada.page.locator("#film .tile")).to_have_count(
+        5
+    )  # features are there: pixels can be picked
+    server.let_all_pass()
+
+
+def test_a_run_of_a_shipped_clip_shows_points_beside_the_reference(ada: Visitor) -> None:
+    assert ada.ended() == "done", ada.status
+    assert "comparison" in ada.status
+    ada.drawn(*PREDICTION, least=1500)
     ada.drawn(*REFERENCE, least=1500)
+    assert len(ada.segments) == len(set(ada.segments)) >= 6, "each piece is fetched once"
     for scale in ("Depth", "Point error"):
         expect(
             ada.page.locator("#legend p").filter(has_text=scale).locator(".ramp")
@@ -187,6 +222,10 @@ def test_the_recording_and_the_summary_can_be_downloaded(ada: Visitor, tmp_path:
     with ada.page.expect_download() as download:
         ada.page.click("#make_json")
     assert download.value.suggested_filename == path.with_suffix(".json").name
+    link = ada.page.locator("#link a").get_attribute("href") or ""
+    layer, sigma = ada.chosen("layer"), ada.chosen("sigma")
+    asked = f"?clip=room-orbit-01&backbone=toy-wan&layer={layer:.0f}&sigma={sigma:.2f}"
+    assert link.endswith(asked)
 
 
 def test_stop_ends_a_run_and_the_page_runs_again(ada: Visitor) -> None:
@@ -261,14 +300,22 @@ def test_an_uploaded_video_runs_to_the_end_without_a_reference(bob: Visitor, med
     expect(bob.page.locator("#film .headline")).to_contain_text("No reference")
 
 
-def test_a_link_opens_its_cell(bob: Visitor, server: Server) -> None:
-    bob.page.goto(f"{server.url}/?layer=2&sigma=0.40")
+def test_the_page_says_that_models_warm_up_until_the_server_has_them(
+    bob: Visitor, server: Server
+) -> None:
+    bob.page.route("**/ready", lambda route: route.fulfill(json={"ready": False}))
+    bob.page.goto(f"{server.url}/?clip=ground-pan-01&backbone=random&layer=2&sigma=0.40")
+    expect(bob.page.locator(".pill")).to_have_text("warming up")
+    bob.page.unroute("**/ready")
+    expect(bob.page.locator(".pill.ready")).to_have_text("ready · CPU")
+
+
+def test_a_link_opens_its_cell_of_its_clip(bob: Visitor) -> None:
+    expect(bob.page.locator("#preview b")).to_have_text("ground pan 01")
+    expect(bob.page.locator("#backbone input")).to_have_value("random (control)")
     expect(bob.page.locator("#layer input[type=number]")).to_have_value("2")
     expect(bob.page.locator("#sigma input[type=number]")).to_have_value("0.4")
-
-
-def test_the_server_prints_its_address_and_nothing_else(ada: Visitor, server: Server) -> None:
-    assert [line.split(" http")[0] for line in server.printed] == ["Emerge3D is at"]
+    expect(bob.page.locator("#cell")).to_contain_text("No probe for this cell")
 
 
 def test_no_page_asked_anything_outside_this_machine(
@@ -276,5 +323,6 @@ def test_no_page_asked_anything_outside_this_machine(
 ) -> None:
     asked = {urlparse(url).hostname for url in requests if not url.startswith(("data:", "blob:"))}
     assert asked == {"127.0.0.1"}
-    assert not ada.problems
-    assert not bob.problems
+    for each in (ada, bob):
+        assert not each.problems
+        assert not each.complaints, "red lines in the console"

@@ -6,10 +6,11 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import ConsoleMessage, Locator, Page, expect
+from playwright.sync_api import ConsoleMessage, Locator, Page, Request, expect
 
 # Drawing in software stalls a page for seconds.
 expect.set_options(timeout=60_000)
@@ -26,11 +27,20 @@ class Visitor:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.problems: list[str] = []
+        self.complaints: list[str] = []
+        self.segments: list[str] = []
         self._viewer_ready = False
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("console", self._heard)
+        page.on("requestfinished", self._fetched)
+
+    def _fetched(self, request: Request) -> None:
+        if urlparse(request.url).path.endswith(".ts"):  # a piece of the streamed recording
+            self.segments.append(request.url)
 
     def _heard(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.complaints.append(message.text)
         if "Rerun viewer ready" in message.text:
             self._viewer_ready = True
 
@@ -110,6 +120,29 @@ class Visitor:
     def chosen(self, name: str) -> float:
         """The number that a slider shows."""
         return float(self.page.locator(f"#{name} input[type=number]").input_value())
+
+    def walk(self, most: int = 60) -> list[dict[str, Any]]:
+        """Press Tab from the top of the page to its end: name and outline of each stop.
+
+        The viewer's own text field, which is as good as invisible, has no outline to look for.
+        """
+        self.page.evaluate("() => { document.activeElement.blur(); scrollTo(0, 0); }")
+        steps: list[dict[str, Any]] = []
+        for _ in range(most):
+            self.page.keyboard.press("Tab")
+            found = self.page.evaluate(
+                """() => {
+                  const here = document.activeElement;
+                  const style = getComputedStyle(here);
+                  const seen = style.outlineStyle === 'none' ? 0 : parseFloat(style.outlineWidth);
+                  return {name: here.ariaLabel || here.textContent.trim(), tag: here.tagName,
+                          outline: seen, viewer: Boolean(here.closest('#viewer'))};
+                }"""
+            )
+            if found["tag"] == "BODY":
+                return steps
+            steps.append(found)
+        raise AssertionError(f"the page does not end: {steps[-3:]}")
 
     def upload(self, name: str, content: bytes) -> None:
         """Upload a file."""

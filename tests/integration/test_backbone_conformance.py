@@ -93,7 +93,7 @@ def latents_of(backbone: Backbone, clip: Clip) -> dict[str, Any]:
 
 def test_the_card_describes_the_features(full: Backbone) -> None:
     card = full.card
-    clip = make_clip(full, 1 + card.frame_step)
+    clip = make_clip(full, 1)
     layer, sigma = card.default_cell
     features = ask(full, clip, layers=[layer], sigma=sigma)
     assert features.grid == card.token_grid

@@ -252,7 +252,7 @@ def test_a_look_runs_published_weights_from_a_folder(
 ) -> None:
     registry.write_tiny("wan2.1-1.3b", tmp_path / "wan")
     look = ["look", str(tiny.request.path), "--backbone", "wan2.1-1.3b", "--weights"]
-    look += [str(tmp_path / "wan"), "--count", "5", "--layer", "2", "--json"]
+    look += [str(tmp_path / "wan"), "--count", "1", "--layer", "2", "--json"]
     first = json.loads((main(look), capsys.readouterr().out)[1])
     assert first["provenance"]["backbone"]["id"] == "wan2.1-1.3b"
     assert first["point_error"] is None, "there is no probe"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from explorer._recording_layout import TIMELINE
 from explorer.assets import assets_root
 from explorer.backbones import registry
 from explorer.cli import main
@@ -29,6 +30,7 @@ COMMANDS = {
     "random": ["--layer", "5"],
     "rgb": ["--layer", "0"],
 }
+WORLD = ("points", "camera", "frustums")
 LARGEST_PROBE = 750_000
 STAGES = "decode load latents features prediction reference comparison total".split()
 
@@ -38,6 +40,7 @@ class Run:
     """One command's JSON and the recording that it wrote."""
 
     summary: dict[str, Any]
+    recording: Path
     frames: dict[int, RecordedFrame]
     calls: int
 
@@ -52,7 +55,7 @@ def command(
     assert main([*line, "--cache", str(folder / "store"), "--out", str(out)]) == 0
     summary = json.loads(capsys.readouterr().out)
     calls = sum(model.calls for model in registry._loaded.values())
-    return Run(summary, points_by_frame(out), calls)
+    return Run(summary, out, points_by_frame(out), calls)
 
 
 @pytest.fixture(scope="module")
@@ -129,12 +132,35 @@ def test_the_recording_holds_the_points_that_the_reported_error_comes_from(
     assert run.summary["point_error"] == pytest.approx(error, abs=1e-4)
 
 
-def test_another_layer_changes_the_points_and_not_the_reference(
+def recorded_at(path: Path) -> dict[str, list[int]]:
+    """The frames at which a recording has a row, by entity."""
+    from rerun.chunk import RrdReader
+
+    found: dict[str, list[int]] = {}
+    for chunk in RrdReader(path).stream():
+        if not chunk.is_static and TIMELINE in chunk.timeline_names:
+            rows = chunk.to_record_batch().to_pylist()
+            found.setdefault(chunk.entity_path, []).extend(int(row[TIMELINE]) for row in rows)
+    return {entity: sorted(times) for entity, times in found.items()}
+
+
+def test_prediction_and_reference_are_recorded_at_every_slots_frame_and_rest_at_the_same_one(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = COMMANDS["toy-wan"]
-    first = command("toy-wan", words, folder, capsys).frames
-    other = command("toy-wan", ["--layer", "3", *words[2:]], folder, capsys).frames
+    found = recorded_at(command("toy-wan", COMMANDS["toy-wan"], folder, capsys).recording)
+    # The input is a film, which ends where the last slot is: the viewer rests there.
+    assert found.pop("/input") == list(range(SLOT_FRAMES[-1] + 1))
+    worlds = [f"/{w}/{e}" for w in ("prediction", "reference") for e in WORLD]
+    pictures = ["/depth/prediction", "/depth/reference", "/error"]
+    assert found == dict.fromkeys([*worlds, *pictures], SLOT_FRAMES)
+
+
+@pytest.mark.parametrize("cell", [("3", "0.3"), ("5", "0.1")], ids=["layer", "sigma"])
+def test_another_layer_or_sigma_changes_the_points_and_not_the_reference(
+    cell: tuple[str, str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = command("toy-wan", COMMANDS["toy-wan"], folder, capsys).frames
+    other = command("toy-wan", ["--layer", cell[0], "--sigma", cell[1]], folder, capsys).frames
     for frame in SLOT_FRAMES:
         ours, theirs = first[frame].prediction, other[frame].prediction
         assert ours is not None

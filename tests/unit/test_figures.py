@@ -37,6 +37,25 @@ def test_rows_and_columns_can_be_given() -> None:
     assert trace["z"] == [[None], [0.25]]
 
 
+def test_numbers_beside_the_cells_widen_the_colours_and_share_a_tick_where_they_would_overlap() -> (
+    None
+):
+    values = {(1, 0.1): 0.30, (1, 0.3): 0.20}
+    others = {"b": 0.501, "a": 0.5, "c": 0.1}
+    trace = layer_sigma_map(values, others=others, digits=2)["data"][0]
+    assert (trace["zmin"], trace["zmax"]) == (0.1, 0.501)
+    assert trace["colorbar"]["tickvals"] == [0.1, 0.2, 0.3, 0.5]
+    assert trace["colorbar"]["ticktext"] == ["c", "0.20", "0.30", "a, b"]
+    assert "zmin" not in layer_sigma_map(values)["data"][0]
+
+
+def test_marked_cells_and_details_are_those_that_were_named() -> None:
+    figure = layer_sigma_map(CELLS, digits=1, marked=[(5, 0.3)], details={(1, 0.1): " [0, 1]"})
+    trace = figure["data"][0]
+    assert trace["text"] == [["0.2", ""], ["", "≈ 0.1"]]
+    assert trace["hovertext"] == [[" [0, 1]", ""], ["", ""]]
+
+
 @pytest.mark.parametrize("figure", [layer_sigma_map(CELLS, current=(5, 0.3)), layer_sigma_map({})])
 def test_figures_are_strict_json_that_plotly_accepts(figure: dict[str, object]) -> None:
     go.Figure(json.loads(json.dumps(figure, allow_nan=False)))

@@ -248,4 +248,8 @@ def test_the_root_follows_the_environment_and_else_the_checkout(
     assert default_root() == checkout.resolve() / "cache" / "store"
     monkeypatch.setattr(module, "__file__", str(tmp_path / "site-packages/explorer/store.py"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_root() == tmp_path / ".cache" / "emerge3d"
+    for unset in ("", "relative/cache"):
+        monkeypatch.setenv("XDG_CACHE_HOME", unset)
+        assert default_root() == tmp_path / ".cache" / "emerge3d"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert default_root() == tmp_path / "xdg" / "emerge3d"

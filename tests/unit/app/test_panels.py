@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ def test_metrics_show_intervals_and_dashes(monkeypatch: pytest.MonkeyPatch) -> N
     assert "0.200 <small>[0.190, 0.210]</small>" in said
     assert "nan" not in said
     assert "There is no reference, and errors need one" in said
-    assert "nothing moves" not in said  # which needs one too
+    assert "nothing moves:" not in said  # of this look, which needs one too
 
 
 def test_metrics_show_the_shipped_evaluation_of_the_probe_and_of_the_controls(
@@ -104,3 +105,100 @@ def test_the_map_carries_scores_and_says_which_probes_are_untrained(
     shown = json.loads(map_panel.value(BACKBONE, "point_error", layer=1, sigma=0.3))
     assert shown["figure"] is None
     assert "No probe has been trained" in shown["note"]
+
+
+def evaluation(folder: Path, cards: list[ProbeCard], values: dict[str, list[float]]) -> None:
+    """An evaluation of these probes, point errors of each clip by the probe's hash."""
+    cells = [
+        {
+            **{name: getattr(each, name) for name in ("backbone", "layer", "sigma")},
+            "probe": each.sha256,
+            "metrics": {
+                "point_error": {"mean": fmean(values[each.sha256]), "low": 0.1, "high": 0.9}
+            },
+            "per_clip": {"point_error": values[each.sha256]},
+        }
+        for each in cards
+    ]
+    baselines = [
+        {"id": "training mean per pixel", "metrics": {"point_error": {"mean": 0.52}}},
+        {"id": "nothing moves", "metrics": {"correspondence_error_px": {"mean": 27.4}}},
+    ]
+    (folder / "probes").mkdir()
+    text = json.dumps({"cells": cells, "baselines": baselines})
+    (folder / "probes" / "evaluation.json").write_text(text)
+
+
+@pytest.fixture
+def evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[ProbeCard]:
+    """Three probes: the second a little, the third clearly and always behind the first."""
+    cards = [
+        replace(card({}), backbone=BACKBONE, layer=layer, sha256=name)
+        for layer, name in ((1, "best"), (3, "level"), (5, "behind"))
+    ]
+    first = [0.2, 0.3, 0.25, 0.35] * 4
+    values = {
+        "best": first,
+        "level": [each + (0.05 if index % 2 else -0.044) for index, each in enumerate(first)],
+        "behind": [each + 0.1 for each in first],
+    }
+    evaluation(tmp_path, cards, values)
+    monkeypatch.setenv("EMERGE3D_ASSETS", str(tmp_path))
+    probes = {BACKBONE: cards, "latent": [replace(cards[2], backbone="latent")]}
+    for module in (map_panel, metrics_panel):
+        monkeypatch.setattr(module, "list_probes", lambda backbone: probes.get(backbone, []))
+    return cards
+
+
+def test_the_map_marks_cells_that_cannot_be_told_from_the_best_one(
+    evaluated: list[ProbeCard],
+) -> None:
+    shown = json.loads(map_panel.value(BACKBONE, "point_error", layer=1, sigma=0.3))
+    trace = shown["figure"]["data"][0]
+    assert trace["text"] == [["0.275"], ["≈ 0.278"], ["0.375"]]
+    assert "Best: layer 1, sigma 0.30. ≈ marks 1 of the 2 others" in shown["facts"][0]
+    assert "the same 16 clips" in shown["facts"][0]
+    assert "trained once" in shown["facts"][0]
+
+
+def test_the_map_shows_intervals_and_differences_under_the_pointer(
+    evaluated: list[ProbeCard],
+) -> None:
+    shown = json.loads(map_panel.value(BACKBONE, "point_error", layer=1, sigma=0.3))
+    best, level, behind = (row[0] for row in shown["figure"]["data"][0]["hovertext"])
+    assert best == " [0.100, 0.900]"
+    found = re.fullmatch(r" \[0\.100, 0\.900\]<br>minus the best: \+0\.003 \[(\S+), (\S+)\]", level)
+    assert found is not None
+    assert float(found[1]) < 0 < float(found[2])
+    assert behind.endswith("minus the best: +0.100 [+0.100, +0.100]")
+
+
+def test_the_maps_colours_span_the_controls_which_the_bar_and_a_line_name(
+    evaluated: list[ProbeCard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(map_panel, "_controls", lambda *_: {"latent": 0.475, "rgb": 0.2})
+    shown = json.loads(map_panel.value(BACKBONE, "point_error", layer=1, sigma=0.3))
+    trace = shown["figure"]["data"][0]
+    assert (trace["zmin"], trace["zmax"]) == (0.2, 0.475)
+    assert trace["colorbar"]["ticktext"] == ["rgb", "0.275", "0.375", "latent"]
+    assert shown["facts"][1] == "Controls, each at its best cell: rgb 0.200, latent 0.475."
+    assert shown["facts"][2] == "Without any features: training mean per pixel 0.520."
+    assert "earlier version of the world" in shown["facts"][3]
+    pixels = json.loads(map_panel.value(BACKBONE, "correspondence_error_px", layer=1, sigma=0.3))
+    assert "Without any features: nothing moves 27.4." in pixels["facts"]
+
+
+def test_the_metrics_have_a_row_for_what_needs_no_features(
+    evaluated: list[ProbeCard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics_panel, "find_probe", lambda *cell: evaluated[0])
+    found = Look("id", LookRequest("clip.mp4", BACKBONE, 1, 0.3))
+    found.features, found.summary = features(), {}
+    said = metrics_panel.show(found)
+    rows = {row.split("<small>")[0].split(">")[-1]: row for row in said.split("<tr")[2:]}
+    assert "<td>0.520</td>" in rows["training mean per pixel"]
+    assert "<td>27.4</td>" in rows["nothing moves"]
+    assert "no features, held-out mean" in rows["nothing moves"]
+    assert "<li><b>nothing moves</b>" in said
+    assert "<li><b>training mean per pixel</b>" in said
+    assert "earlier version of the world" in said

@@ -47,3 +47,15 @@ def test_every_address_is_announced_with_the_names_it_answers_to() -> None:
     assert "lab.example" in server._names("0.0.0.0", ["lab.example"])
     assert "0.0.0.0" not in server._names("0.0.0.0", [])
     assert Path(server._plotly()).is_file()
+
+
+def test_by_default_this_machine_alone_is_served_and_nothing_is_reported_home(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gradio import analytics
+
+    served: dict[str, object] = {}
+    monkeypatch.setattr(server, "serve", lambda **named: served.update(named) or 0)
+    assert main([]) == 0
+    assert served == {"host": "127.0.0.1", "port": 7860, "allowed_hosts": []}
+    assert not analytics.analytics_enabled()

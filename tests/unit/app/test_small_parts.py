@@ -155,10 +155,14 @@ def test_progress_tells_stages_with_their_seconds_and_what_was_stored() -> None:
     steps = progress.Progress()
     assert "Decoding the clip" in steps.html()
     steps.add(Decoded(seconds=0.1, clip=found.clip))
+    steps.add(LatentsReady(seconds=0.5, cached=False))
+    # Half a second after the start, 0.1 of it the clip's.
+    assert "latents<b>0.40 s</b>" in steps.html()
     steps.add(LatentsReady(seconds=0.5, cached=True))
-    assert "0.40 s · stored" in steps.html()  # half a second after the start, 0.1 of it the clip's
+    assert "latents<b>stored</b>" in steps.html()
     steps.add(LatentsReady(seconds=0.5, cached=None))
-    assert "<b>not needed</b>" in steps.html()
+    assert "latents<b>skipped</b>" in steps.html()
+    assert "Skipped where the features were stored" in steps.html()
     assert "Running the backbone" in steps.html()
     steps.add(FeaturesReady(seconds=1.0, features=found.features, cached=False))
     steps.add(Predicted(seconds=1.0, reconstruction=None, reason="none", cached=False))
@@ -166,7 +170,7 @@ def test_progress_tells_stages_with_their_seconds_and_what_was_stored() -> None:
     steps.add(Compared(seconds=1.2, report=None, correspondence=None))
     steps.add(Finished(seconds=1.3, summary={}))
     said = steps.html("Done", kind="done")
-    for words in ("no probe", "no reference", "nothing to compare", "status done"):
+    for words in ("no probe", "no reference", "comparison<b>nothing", "status done"):
         assert words in said
     assert steps.finished == 1.3
 
