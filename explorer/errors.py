@@ -27,6 +27,10 @@ class NoReconstruction(ReferenceError3D):
     """This clip cannot be reconstructed by this reference; others, and other clips, may do."""
 
 
+class SplitError(EmergeError):
+    """The split of a dataset is broken, or what should be apart is shared."""
+
+
 class ComparisonError(EmergeError):
     """The prediction and the reference have nothing in common that could be compared."""
 

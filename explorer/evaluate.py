@@ -32,6 +32,7 @@ from explorer.assets import assets_root
 from explorer.backbones import registry
 from explorer.errors import EmergeError, ProbeError
 from explorer.probe.checkpoint import SIGMA_TOLERANCE, ProbeCard, list_probes
+from explorer.probe.training_split import check_held_out
 
 if TYPE_CHECKING:
     from explorer._evaluate_run import Progress
@@ -102,6 +103,7 @@ def evaluate(
 
     Raises:
         ProbeError: no card, or a probe that does not fit its backbone.
+        SplitError: a probe was trained on one of these scenes.
         BackboneError: a backbone cannot be loaded.
         ValueError: fewer than one clip or training scene.
     """
@@ -115,7 +117,11 @@ def evaluate(
     from explorer._look_cache import versions
     from explorer._machine import describe_machine
     from explorer.data.world.spec import WORLD_VERSION
+    from explorer.data.world.splits import SPLITS, split_seeds, split_scene
 
+    # All that may be rendered: which of them begin in the sky, and are passed over, is seen later.
+    scenes = [split_scene(seed) for seed in split_seeds(SPLIT, SPLITS[SPLIT].count)]
+    warnings = check_held_out(cards, scenes)
     begin = time.perf_counter()
     device = registry.resolve_device(device)
     evaluation = Evaluation(cards, device=device, seed=seed)
@@ -140,7 +146,7 @@ def evaluate(
         "cells": cells,
         "baselines": baselines,
         "differences": compare_chosen(chosen["cells"], values_of),
-        "notes": [note] if note else [],
+        "notes": [*([note] if note else []), *warnings],
         "machine": describe_machine(device),
         "device": device,
         "versions": versions(),

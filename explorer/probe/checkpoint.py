@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from explorer._atomic import replace_file
 from explorer.assets import assets_root
-from explorer.errors import ProbeError
+from explorer.data.splits import check_reference
+from explorer.errors import ProbeError, SplitError
 
 if TYPE_CHECKING:
     from explorer.probe.model import Probe
@@ -35,7 +36,9 @@ class ProbeCard:
         sigma: fraction of noise that it was trained at.
         in_channels: channels of the features.
         config: fields of its `ProbeConfig`.
-        data: what it was trained on: world, splits, number of clips.
+        data: what it was trained on: world, splits, number of clips. Where it was trained on
+            prepared data, `split` holds {"name", "sha256"} of the split file, see
+            `explorer.data.splits`.
         steps: optimiser steps.
         seconds: training time.
         metrics: held-out results, a number or {"mean", "low", "high"} each.
@@ -57,6 +60,13 @@ class ProbeCard:
     sha256: str
     trained: bool
     weights: Path = field(compare=False)
+
+    @property
+    def split(self) -> dict[str, str] | None:
+        """{"name", "sha256"} of the split that it was trained on; None for the shipped probes."""
+        # The shipped cards name a side of the procedural world there: "split": "train".
+        found = self.data.get("split")
+        return None if found is None or isinstance(found, str) else dict(found)
 
     def to_json(self) -> str:
         """The text of the card's file."""
@@ -84,11 +94,14 @@ def read_card(path: Path) -> ProbeCard:
         ProbeError: the file is not a card.
     """
     try:
-        return ProbeCard(**json.loads(path.read_text()), weights=path.with_suffix(".safetensors"))
-    except (OSError, ValueError, TypeError) as error:
+        card = ProbeCard(**json.loads(path.read_text()), weights=path.with_suffix(".safetensors"))
+        if card.split is not None:
+            check_reference(card.split)
+    except (OSError, ValueError, TypeError, SplitError) as error:
         raise ProbeError(
             f"{path} is not a probe card ({error}): restore or remove this file"
         ) from error
+    return card
 
 
 def list_probes(backbone: str | None = None, *, root: Path | None = None) -> list[ProbeCard]:
