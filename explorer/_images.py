@@ -114,12 +114,32 @@ def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     Raises:
         ClipError: the content is damaged.
     """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ClipError(f"{path.name} cannot be read ({error}): copy it again") from error
+    return decode_image(path.name, data)
+
+
+def decode_image(name: str, data: bytes, *, upright: bool = True) -> UInt8[np.ndarray, "H W 3"]:
+    """The image in a png or jpg file as (H, W, 3) RGB.
+
+    Args:
+        name: for people.
+        data: of the file.
+        upright: turn it after its EXIF orientation; else its pixels stay where intrinsics expect
+            them.
+
+    Raises:
+        ClipError: the content is damaged.
+    """
     import cv2
 
+    flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image = cv2.imdecode(np.frombuffer(path.read_bytes(), dtype=np.uint8), cv2.IMREAD_COLOR)
-    except (cv2.error, OSError) as error:
-        raise ClipError(f"{path.name} cannot be read ({error}): copy it again") from error
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    except cv2.error as error:
+        raise ClipError(f"{name} cannot be read ({error}): copy it again") from error
     if image is None:
-        raise ClipError(f"{path.name} is damaged: remove it or copy it again")
+        raise ClipError(f"{name} is damaged: remove it or copy it again")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from explorer import _decode, _images
+from explorer import _taking as taking
 from explorer._limits import Limits
 from explorer._resize import collect
 from explorer._typing import Float, Int, UInt8
 from explorer.errors import ClipError
 
-__all__ = ["Clip", "Limits", "VideoInfo", "clip_from_frames", "inspect_video", "load_clip"]
+if TYPE_CHECKING:
+    from explorer.data.scene import Scene
 
-_RECIPE = 1  # part of the content hash: raise it when the way from file to frames changes
+__all__ = ["Clip", "Limits", "VideoInfo", "clip_from_frames", "inspect_video", "load_clip"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Clip:
         source_frames: (T,) position of each frame in the source.
         source_size: (height, width) of the upright source frames.
         crop: (y0, x0, height, width) of the part of a source frame that `frames` shows, in pixels.
+        scene: the dataset's scene that the frames are from, which may know their geometry; None
+            for a video that came alone.
     """
 
     frames: UInt8[np.ndarray, "T H W 3"]
@@ -44,6 +48,7 @@ class Clip:
     source_frames: Int[np.ndarray, " T"]
     source_size: tuple[int, int]
     crop: tuple[int, int, int, int]
+    scene: Scene | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -118,18 +123,18 @@ def load_clip(
     """
     limits = limits or Limits()
     path = _existing(path)
-    _check_window(start, stride, count, size)
+    taking.check_window(start, stride, count, size)
     pictures: Iterable[_decode.Picture]
     if path.is_dir():
         folder = _images.read_folder(path, limits)
-        taken = _window(path.name, len(folder.paths), start, stride, count, limits)
+        taken = taking.window(path.name, len(folder.paths), start, stride, count, limits)
         source_hash = folder.source_hash
         timestamps = np.asarray(taken, dtype=np.float64) / _images.FPS
         pictures = (_decode.Picture(_images.read_image(folder.paths[i]), 1.0) for i in taken)
     else:
         _check_file(path, limits)
         index = _decode.read_index(path, limits)
-        taken = _window(path.name, len(index.pts), start, stride, count, limits)
+        taken = taking.window(path.name, len(index.pts), start, stride, count, limits)
         source_hash = _file_hash(path)
         timestamps = index.seconds(taken)
         pictures = _decode.decode(path, index, taken, limits)
@@ -137,7 +142,7 @@ def load_clip(
     return Clip(
         frames=frames,
         timestamps=timestamps,
-        content_hash=_content_hash(source_hash, taken, size),
+        content_hash=taking.content_hash(source_hash, taken, size),
         name=path.name,
         source_hash=source_hash,
         source_frames=np.asarray(taken, dtype=np.int64),
@@ -167,7 +172,7 @@ def clip_from_frames(frames: UInt8[np.ndarray, "T H W 3"], *, name: str, fps: fl
     return Clip(
         frames=owned,
         timestamps=np.arange(count) / fps,
-        content_hash=_content_hash(source_hash, range(count), None),
+        content_hash=taking.content_hash(source_hash, range(count), None),
         name=name,
         source_hash=source_hash,
         source_frames=np.arange(count, dtype=np.int64),
@@ -207,55 +212,9 @@ def _check_file(path: Path, limits: Limits) -> None:
         ) from error
 
 
-def _check_window(start: int, stride: int, count: int | None, size: tuple[int, int] | None) -> None:
-    if start < 0:
-        raise ClipError(f"start is {start}: the first frame is 0")
-    if stride < 1:
-        raise ClipError(f"stride is {stride}: it must be 1 or more")
-    if count is not None and count < 1:
-        raise ClipError(f"count is {count}: take at least 1 frame")
-    if size is not None and min(size) < 1:
-        raise ClipError(f"size is {size}: height and width must be 1 or more")
-
-
-def _window(
-    name: str, total: int, start: int, stride: int, count: int | None, limits: Limits
-) -> range:
-    possible = len(range(start, total, stride))
-    if possible == 0:
-        raise ClipError(
-            f"{name} has {total} frames; a window cannot start at frame {start}: "
-            f"start at {total - 1} or before"
-        )
-    if count is not None and count > possible:
-        last_start = total - 1 - (count - 1) * stride
-        advice = f"take at most {possible} frames"
-        if last_start >= 0:
-            advice += f", or start at frame {last_start} or before"
-        elif stride > 1 and total >= count:
-            advice += f", or use a stride of at most {(total - 1) // (count - 1)} from frame 0"
-        raise ClipError(
-            f"{name} has {total} frames, too few for {count} frames with stride {stride} from "
-            f"frame {start}: {advice}"
-        )
-    taken = possible if count is None else count
-    limits.check_frames(name, taken)
-    return range(start, start + (taken - 1) * stride + 1, stride)
-
-
 def _file_hash(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _content_hash(source_hash: str, taken: Sequence[int], size: tuple[int, int] | None) -> str:
-    sampling = {
-        "recipe": _RECIPE,
-        "source": source_hash,
-        "frames": [int(frame) for frame in taken],
-        "size": None if size is None else [int(size[0]), int(size[1])],
-    }
-    return hashlib.sha256(json.dumps(sampling, sort_keys=True).encode()).hexdigest()

@@ -31,6 +31,10 @@ class SplitError(EmergeError):
     """The split of a dataset is broken, or what should be apart is shared."""
 
 
+class DatasetError(EmergeError):
+    """The folder is not the dataset that it should be, or a part of it is missing or damaged."""
+
+
 class ComparisonError(EmergeError):
     """The prediction and the reference have nothing in common that could be compared."""
 

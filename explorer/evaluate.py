@@ -117,7 +117,7 @@ def evaluate(
     from explorer._look_cache import versions
     from explorer._machine import describe_machine
     from explorer.data.world.spec import WORLD_VERSION
-    from explorer.data.world.splits import SPLITS, split_seeds, split_scene
+    from explorer.data.world.splits import SPLITS, split_scene, split_seeds
 
     # All that may be rendered: which of them begin in the sky, and are passed over, is seen later.
     scenes = [split_scene(seed) for seed in split_seeds(SPLIT, SPLITS[SPLIT].count)]

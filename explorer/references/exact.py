@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from explorer._typing import Int
 from explorer.assets import assets_root
-from explorer.camera import Cameras, unproject
+from explorer.camera import unproject
 from explorer.clip import Clip
 from explorer.data.geometry import load_geometry
+from explorer.data.sampling import cropped, pixels_under
 from explorer.errors import ReferenceError3D
 from explorer.reconstruction import Reconstruction
 from explorer.references import Context, register
@@ -78,14 +78,9 @@ def reconstruct(clip: Clip, context: Context | None = None) -> Reconstruction | 
             f"{path.name} has {available} frames of {geometry.cameras.size}, the video frame "
             f"{int(clip.source_frames.max())} of {tuple(clip.source_size)}: render the clip again"
         )
-    height, width = clip.frames.shape[1:3]
-    top, left, crop_height, crop_width = clip.crop
-    rows = _samples(top, crop_height, height, geometry.cameras.size[0])
-    columns = _samples(left, crop_width, width, geometry.cameras.size[1])
-    depth = geometry.depth[np.ix_(clip.source_frames, rows, columns)]
-    cameras = _cropped(geometry.cameras.select(clip.source_frames), clip.crop).resized(
-        height, width
-    )
+    pick = np.ix_(clip.source_frames, *pixels_under(clip, geometry.cameras.size))
+    depth = geometry.depth[pick]
+    cameras = cropped(geometry.cameras.select(clip.source_frames), clip.crop).resized(*clip.size)
     whole = Reconstruction(
         frames=np.arange(len(clip.frames), dtype=np.int64),
         depth=depth,
@@ -98,17 +93,3 @@ def reconstruct(clip: Clip, context: Context | None = None) -> Reconstruction | 
     if not whole.valid[0].any():
         raise ReferenceError3D("the first frame sees only sky, so there is no length to measure in")
     return whole.normalized()
-
-
-def _samples(start: int, extent: int, count: int, limit: int) -> Int[np.ndarray, " N"]:
-    """Source rows (or columns) under `count` pixel centres spread over [start, start + extent)."""
-    centers = start + (np.arange(count) + 0.5) * extent / count
-    return np.clip(np.floor(centers), 0, limit - 1).astype(np.int64)
-
-
-def _cropped(cameras: Cameras, crop: tuple[int, int, int, int]) -> Cameras:
-    top, left, height, width = crop
-    intrinsics = cameras.intrinsics.copy()
-    intrinsics[:, 0, 2] -= left
-    intrinsics[:, 1, 2] -= top
-    return Cameras(cameras.cam_from_world, intrinsics, (height, width))
