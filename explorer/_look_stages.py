@@ -23,12 +23,12 @@ class LookRequest:
     """One cell of one clip.
 
     Attributes:
-        path: video file or folder of images.
+        path: video file, folder of images, or a dataset's scene, see `explorer.source`.
         backbone: registry id.
         layer: 0-based block output; negative counts from the end.
         sigma: fraction of noise in [0, 1]; ignored (0) by backbones without noise.
         seed: seed of the noise.
-        reference: id of a reference, or "none".
+        reference: id of a reference, "none", or "auto": whichever knows the clip, if any does.
         start, stride, count: window of source frames; `count` None takes all.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         dtype: of the backbone's computation.
@@ -47,7 +47,7 @@ class LookRequest:
     layer: int
     sigma: float
     seed: int = 0
-    reference: str = "exact"
+    reference: str = "auto"
     start: int = 0
     stride: int = 1
     count: int | None = 17

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,11 +27,11 @@ from explorer._look_stages import (
 from explorer._look_summary import summarize
 from explorer.backbones import registry
 from explorer.backbones.base import Hashes, check_clip, never, stop_check
-from explorer.clip import load_clip
 from explorer.correspondence import correspondence_summary
 from explorer.errors import BackboneError, NoReconstruction, ProbeError, ReferenceError3D
 from explorer.features import resolve_layers
 from explorer.references import agreement
+from explorer.source import open_source
 
 if TYPE_CHECKING:
     from explorer.clip import Clip
@@ -55,6 +56,8 @@ __all__ = [
 ]
 
 NO_REFERENCE = "none"
+WHO_KNOWS = "auto"
+"""The first reference that has the clip's geometry at hand, or none."""
 STEPS = ("decode", "load", "latents", "features", "prediction", "reference", "comparison")
 
 
@@ -87,6 +90,8 @@ class _Run:
 
     def __init__(self, request: LookRequest, store: Store, should_stop: Callable[[], bool]) -> None:
         self.request = request
+        self.chosen = request.reference
+        self.source = open_source(request.path)
         self.store = store
         self.should_stop = should_stop
         self.begin = time.perf_counter()
@@ -104,20 +109,22 @@ class _Run:
         self.sigma = float(request.sigma) if self.card.uses_sigma else 0.0
         if not 0.0 <= self.sigma <= 1.0:
             raise BackboneError(f"sigma {self.sigma} is not in [0, 1]: it is the fraction of noise")
-        if request.reference != NO_REFERENCE:
+        if request.reference not in (NO_REFERENCE, WHO_KNOWS):
             references.check(request.reference)
 
     def stages(self) -> Iterator[Stage]:
         request = self.request
         with self.timed("decode"):
-            clip = load_clip(
-                request.path,
+            clip = self.source.clip(
                 start=request.start,
                 stride=request.stride,
                 count=request.count,
                 size=self.card.input_size,
             )
             key = cache.clip_key(clip)
+        if request.reference == WHO_KNOWS:
+            known = references.suggest(clip) or NO_REFERENCE
+            request = self.request = replace(request, reference=known)
         yield Decoded(seconds=self.now(), clip=clip)
 
         with self.timed("load"):
@@ -253,6 +260,8 @@ class _Run:
         name = self.request.reference
         full = shown = None
         note: str | None = "no reference was asked for"
+        if self.chosen == WHO_KNOWS:
+            note = "no reference: none has the geometry of this video at hand"
         with self.timed("reference"):
             if name != NO_REFERENCE:
                 try:
@@ -266,7 +275,7 @@ class _Run:
             if full is not None:
                 size = prediction.size if prediction else _half(clip)
                 shown, note = _sampled(full, features, size)
-                note = note or references.remark(name)
+                note = note or full.provenance.get("note") or references.remark(name)
                 full = None if shown is None else full
             if full is not None and not full.sparse and len(full.frames) > 1:
                 self.consistency = agreement.summary(full)
@@ -278,8 +287,7 @@ class _Run:
         request = self.request
 
         def decode(size: tuple[int, int]) -> Clip:
-            return load_clip(
-                request.path,
+            return self.source.clip(
                 start=request.start,
                 stride=request.stride,
                 count=request.count,

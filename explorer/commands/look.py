@@ -23,15 +23,15 @@ class Look:
     """Look at a clip: features of one layer at one noise level, read out in 3D."""
 
     clip: tyro.conf.Positional[Path]
-    """Video (mp4, mov) or folder of images."""
+    """Video (mp4, mov), folder of images, name of a shipped clip, or dataset (FOLDER::SCENE)."""
     backbone: str = "toy-wan"
     """Which model; `emerge3d backbones` lists them."""
     layer: int | None = None
     """0-based block; negative counts from the end. Default: the backbone's own."""
     sigma: float | None = None
     """Fraction of noise in [0, 1]. Default: the backbone's own."""
-    reference: str = "exact"
-    """Who knows the true geometry, or "none"."""
+    reference: str = "auto"
+    """Who says what the true geometry is; "auto": whoever knows the clip; or "none"."""
     seed: int = 0
     """Seed of the noise."""
     start: int | None = None
@@ -93,14 +93,18 @@ class Look:
     def _request(self) -> LookRequest:
         """What is asked, with what nobody has chosen: the backbone's own cell, a fitting window."""
         from explorer.backbones import registry
-        from explorer.clip import inspect_video
         from explorer.look import LookRequest
+        from explorer.source import open_source
         from explorer.window import suggested_window
 
         card = registry.card(self.backbone, weights=self.weights)
         layer, sigma = card.default_cell
         window = suggested_window(
-            inspect_video(self.clip), card, start=self.start, stride=self.stride, count=self.count
+            open_source(self.clip).info(),
+            card,
+            start=self.start,
+            stride=self.stride,
+            count=self.count,
         )
         return LookRequest(
             path=self.clip,

@@ -11,6 +11,7 @@ A reader is one file in `explorer/data/readers/`: a card, a `Dataset`, a `Scene`
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -189,7 +190,8 @@ def open_dataset(name: str | None, root: str | Path) -> Dataset:
         DatasetError: nothing is there, there is no reader of this name, or the folder does not look
             like it; says what was looked for.
     """
-    path = Path(root).expanduser()
+    # Names of scenes are made of folder names: "." would have none.
+    path = Path(os.path.abspath(Path(root).expanduser()))
     known = _discover()
     if name is not None and name not in known:
         raise DatasetError(f"there is no dataset {name!r}; there are: {', '.join(known)}")

@@ -118,9 +118,11 @@ class Scene(ABC):
         """The RGB picture of a frame from its `source`; all of one scene have one size.
 
         Raises:
-            ClipError: the image is damaged.
+            ClipError: the image is damaged or too large.
         """
-        return _images.decode_image(f"frame {frame} of {self.name}", data, upright=False)
+        name = f"frame {frame} of {self.name}"
+        Limits().check_pixels(name, *_images.header_size(name, data))
+        return _images.decode_image(name, data, upright=False)
 
     def seconds(self, frames: Sequence[int]) -> Float[np.ndarray, " T"]:
         """(T,) when frames were taken, in seconds after the first one of the scene."""
