@@ -25,7 +25,7 @@ from explorer.data.prepared.manifest import (
     start_manifest,
     with_failure,
 )
-from explorer.data.prepared.shards import Shard, open_shards
+from explorer.data.prepared.shards import Segment, Shard, open_shards
 from explorer.data.scene import Scene
 from explorer.data.splits import (
     Split,
@@ -222,6 +222,7 @@ class _Work:
         except DatasetError as error:
             raise _Unusable(str(error)) from None
         provenance = json.loads(canonical_json(found.provenance))  # numpy's numbers are no JSON
+        provenance.pop("note", None)  # for those who look at it now
         record = {
             **encoded.record,
             "scene": entry.name,
@@ -292,13 +293,13 @@ class _Work:
             kind: [(f"{index:03d}.{suffixes[kind]}", data) for index, data in enumerate(members)]
             for kind, members in made.payload.items()
         }
+        segment = Segment.of(f"{number:06d}", made.record, payload)
         shard = self.shards[-1]
-        expected = sum(len(data) for members in made.payload.values() for data in members)
-        if shard.clips and shard.bytes + expected > self.shard_bytes:
+        if shard.clips and not shard.has_room(segment, self.shard_bytes):
             shard = Shard(self.out, shard.number + 1)
             self.shards.append(shard)
-        shard.append(f"{number:06d}", made.record, payload, {"number": number, **made.listed})
-        return int(shard.clips[-1]["bytes"])
+        shard.append(segment, {"number": number, **made.listed})
+        return len(segment.data)
 
     def close(self) -> None:
         """Write what is known now: the sides of the split, and the counts."""

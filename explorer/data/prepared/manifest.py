@@ -14,6 +14,7 @@ from explorer.data.prepared.codes import LOSSLESS
 from explorer.errors import DatasetError
 
 FORMAT = "emerge3d-prepared-1"
+MARK = b"emerge3d-prepared-"
 NAME = "manifest.json"
 SPLIT_NAME = "split.json"
 _LOCK_NAME = ".lock"

@@ -14,6 +14,7 @@ import os
 import tarfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,37 @@ def pack(prefix: str, members: Sequence[tuple[str, bytes]]) -> tuple[bytes, Tabl
         parts.append(piece)
         position += len(piece)
     return b"".join(parts), table
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A clip as a piece of a tar file.
+
+    Attributes:
+        data: the bytes, first the record as `PREFIX.clip.json`.
+        record_bytes, record_crc32: of the record.
+    """
+
+    data: bytes
+    record_bytes: int
+    record_crc32: int
+
+    @classmethod
+    def of(
+        cls, prefix: str, record: dict[str, Any], payload: dict[str, list[tuple[str, bytes]]]
+    ) -> Segment:
+        """Pack a clip.
+
+        Args:
+            prefix: of its members' names.
+            record: what is needed to decode it; gets a "members" table.
+            payload: (name, content) of its members by kind.
+        """
+        packed, table = pack(prefix, [each for members in payload.values() for each in members])
+        rows = iter(table)
+        members = {kind: [next(rows) for _ in each] for kind, each in payload.items()}
+        text = json.dumps({**record, "members": members}, sort_keys=True, allow_nan=False).encode()
+        return cls(pack(prefix, [("clip.json", text)])[0] + packed, len(text), zlib.crc32(text))
 
 
 class Shard:
@@ -86,50 +118,40 @@ class Shard:
                 f"or remove {self.index.name} and prepare its clips again"
             )
 
-    def append(
-        self,
-        prefix: str,
-        record: dict[str, Any],
-        payload: dict[str, list[tuple[str, bytes]]],
-        entry: dict[str, Any],
-    ) -> None:
+    def has_room(self, segment: Segment, most: int) -> bool:
+        """Whether the tar file would have at most so many bytes with one more clip."""
+        return self.bytes + len(segment.data) + len(_END) <= most
+
+    def append(self, segment: Segment, entry: dict[str, Any]) -> None:
         """Add a clip: on disk as a whole when this returns, absent after a kill before.
 
         Args:
-            prefix: of its members' names.
-            record: what is needed to decode it; gets a "members" table.
-            payload: (name, content) of its members by kind.
+            segment: the clip.
             entry: what the index says about it besides where it is.
 
         Raises:
             OSError: the disk is full or read-only; the shard is as before.
         """
-        flat = [member for members in payload.values() for member in members]
-        packed, table = pack(prefix, flat)
-        rows = iter(table)
-        members = {kind: [next(rows) for _ in each] for kind, each in payload.items()}
-        text = json.dumps({**record, "members": members}, sort_keys=True, allow_nan=False).encode()
-        segment = pack(prefix, [("clip.json", text)])[0] + packed
-        self._write(segment)
+        self._write(segment.data)
         place = {
             "offset": self.bytes,
-            "bytes": len(segment),
-            "record_bytes": len(text),
-            "record_crc32": zlib.crc32(text),
-            "sha256": hashlib.sha256(segment).hexdigest(),
+            "bytes": len(segment.data),
+            "record_bytes": segment.record_bytes,
+            "record_crc32": segment.record_crc32,
+            "sha256": hashlib.sha256(segment.data).hexdigest(),
         }
         clips = [*self.clips, {**entry, **place}]
-        end = self.bytes + len(segment)
+        end = self.bytes + len(segment.data)
         values = {"format": FORMAT, "bytes": end, "clips": clips}
         replace_file(self.index, (json.dumps(values, indent=1) + "\n").encode())
         self.bytes, self.clips = end, clips
 
-    def _write(self, segment: bytes) -> None:
+    def _write(self, data: bytes) -> None:
         new = not self.path.exists()
         with self.path.open("wb" if new else "r+b") as file:
             file.truncate(self.bytes)
             file.seek(self.bytes)
-            file.write(segment)
+            file.write(data)
             file.write(_END)
             file.flush()
             os.fsync(file.fileno())

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from explorer.data.dataset import Dataset, DatasetCard, SceneEntry, register
-from explorer.data.prepared.manifest import NAME, SPLIT_NAME, Manifest, read_manifest
+from explorer.data.prepared.manifest import MARK, NAME, SPLIT_NAME, Manifest, read_manifest
 from explorer.data.prepared.scene import PreparedScene
 from explorer.data.prepared.shards import Shard, open_shards
 from explorer.data.splits import Split, read_split
@@ -34,7 +34,12 @@ class Prepared(Dataset):
 
     @classmethod
     def finds(cls, root: Path) -> bool:
-        return (root / NAME).is_file()
+        """Whether it has a manifest of ours."""
+        path = root / NAME
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return MARK in file.read(200)  # other datasets may have manifests too
 
     @property
     def split(self) -> Split:

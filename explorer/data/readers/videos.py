@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from explorer._decode import VIDEO_SUFFIXES
@@ -18,7 +18,7 @@ CARD = DatasetCard(
     title="A folder of videos",
     licence="of the videos",
     homepage="docs/prepare.md",
-    layout="a folder with mp4 or mov files, also in folders below it",
+    layout="a folder with mp4 or mov files, or such folders in it",
     geometry="none; that of shipped clips is known to the reference exact",
     verified="the shipped clips",
 )
@@ -32,27 +32,27 @@ class Videos(Dataset):
 
     @classmethod
     def finds(cls, root: Path) -> bool:
-        return root.is_dir() and any(_is_video(path) for path in root.rglob("*"))
+        """Whether there is a video in it, or in a folder directly below."""
+        # Not deeper: every folder that somebody opens is asked, however large it is.
+        below = (path for pattern in ("*", "*/*") for path in root.glob(pattern))
+        return root.is_dir() and any(_is_video(path) for path in below)
 
     def listing(self) -> tuple[SceneEntry, ...]:
-        paths = [path for path in self.root.rglob("*") if _is_video(path)]
-        names = sorted((self._name(path) for path in paths), key=natural_key)
-        return tuple(SceneEntry(name, name) for name in names)
+        """Its videos."""
+        return tuple(SceneEntry(name, name) for name in sorted(self._paths, key=natural_key))
 
     def open(self, entry: SceneEntry) -> Video:
-        path = next(
-            path
-            for path in self.root.rglob("*")
-            if _is_video(path) and self._name(path) == entry.name
-        )
-        return Video(entry, path)
+        """Count the frames of a video."""
+        return Video(entry, self._paths[entry.name])
 
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self.root).with_suffix("").as_posix()
+    @cached_property
+    def _paths(self) -> dict[str, Path]:
+        found = [path for path in self.root.rglob("*") if _is_video(path)]
+        return {path.relative_to(self.root).with_suffix("").as_posix(): path for path in found}
 
 
 class Video(Scene):
-    """One video.
+    """One video. Its clips say nothing about this scene, which knows no more than they do.
 
     Raises:
         ClipError: it is broken or too large.
@@ -65,12 +65,15 @@ class Video(Scene):
         super().__init__(entry, dataset="videos", frames=frames, geometry=None, fps=fps)
 
     def source(self, frame: int) -> bytes:
+        """There is none."""
         raise NotImplementedError("a frame of a video has no bytes of its own: ask for a clip")
 
     def view(self, frame: int) -> View:
+        """There is none."""
         raise NoReconstruction(f"nothing is known about the geometry of the video {self.name}")
 
     def info(self) -> VideoInfo:
+        """Counted when it was opened."""
         return self._info
 
     def clip(
@@ -82,10 +85,10 @@ class Video(Scene):
         size: tuple[int, int] | None = (144, 256),
         limits: Limits | None = None,
     ) -> Clip:
-        found = load_clip(
+        """Decode a window, see `explorer.clip.load_clip`."""
+        return load_clip(
             self._path, start=start, stride=stride, count=count, size=size, limits=limits
         )
-        return replace(found, scene=self)
 
 
 def _is_video(path: Path) -> bool:
