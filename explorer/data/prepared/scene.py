@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +21,23 @@ from explorer.data.sampling import clip_cameras, sample_maps
 from explorer.data.scene import Scene, SceneEntry, View
 from explorer.errors import DatasetError, NoReconstruction
 from explorer.reconstruction import Reconstruction
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A few frames of a scene, in the frame and unit of the whole clip.
+
+    Attributes:
+        pictures: (S, h, w, 3) uint8 RGB, as they are kept.
+        depth: (S, H, W) z-depth; 0 where nothing is known.
+        confidence: (S, H, W) >= 0; 0 where nothing is known.
+        cameras: S cameras with `size` (H, W).
+    """
+
+    pictures: UInt8[np.ndarray, "S h w 3"]
+    depth: Float[np.ndarray, "S H W"]
+    confidence: Float[np.ndarray, "S H W"]
+    cameras: Cameras
 
 
 class PreparedScene(Scene):
@@ -81,12 +98,19 @@ class PreparedScene(Scene):
         slot = self._slot(frame)
         # Intrinsics of the maps, for pictures of another size.
         cameras = self._cameras.select([slot]).resized(*self._picture_size)
-        depth = confidence = None
-        if self.sparse:
-            depth, _, confidence = self._splatted(slot, self._cameras)
-        else:
-            depth, confidence = (self._map(kind, slot) for kind in ("depth", "confidence"))
-        return View(cameras.intrinsics[0], cameras.cam_from_world[0], depth, confidence)
+        depth, confidence = self._depths([slot])
+        return View(cameras.intrinsics[0], cameras.cam_from_world[0], depth[0], confidence[0])
+
+    def sample(self, frames: Sequence[int]) -> Sample:
+        """Pictures and geometry of some frames; reads and decodes nothing else.
+
+        Raises:
+            DatasetError: a frame that the reference does not know, or damaged files.
+        """
+        slots = [self._slot(int(frame)) for frame in frames]
+        depth, confidence = self._depths(slots)
+        cameras = self._cameras.select(slots)
+        return Sample(self.pictures(frames), depth, confidence, cameras)
 
     def maps(self, frames: Sequence[int]) -> Reconstruction:
         """Geometry of some frames at the size that it is kept in, in the frame and unit of the
@@ -101,10 +125,7 @@ class PreparedScene(Scene):
             found = [self._splatted(slot, self._cameras) for slot in slots]
             depth, points, confidence = (np.stack(each) for each in zip(*found, strict=True))
         else:
-            depth, confidence = (
-                np.stack([self._map(kind, slot) for slot in slots])
-                for kind in ("depth", "confidence")
-            )
+            depth, confidence = self._depths(slots)
             known = (depth > 0) & (confidence > 0)
             points = np.where(known[..., None], unproject(depth, cameras), 0.0).astype(np.float32)
         return Reconstruction(
@@ -184,6 +205,17 @@ class PreparedScene(Scene):
         if not 0 <= index < len(members):
             raise DatasetError(f"{self.name} has frames 0 to {len(members) - 1}, not {index}")
         return self._shard.read(self._listed, [members[index]])[0]
+
+    def _depths(
+        self, slots: Sequence[int]
+    ) -> tuple[Float[np.ndarray, "S H W"], Float[np.ndarray, "S H W"]]:
+        """Depth and confidence at the size that they are kept in."""
+        if self.sparse:
+            found = [self._splatted(slot, self._cameras)[::2] for slot in slots]
+        else:
+            found = [(self._map("depth", slot), self._map("confidence", slot)) for slot in slots]
+        depth, confidence = zip(*found, strict=True)
+        return np.stack(depth), np.stack(confidence)
 
     def _map(self, kind: str, slot: int) -> Float[np.ndarray, "H W"]:
         codes = decode_map(f"{kind} of {self.name}", self._member(kind, slot))

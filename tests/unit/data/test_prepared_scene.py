@@ -85,9 +85,14 @@ def test_a_few_frames_are_read_alone(kept: Any, monkeypatch: pytest.MonkeyPatch)
         return read(self, start, members)
 
     monkeypatch.setattr(Shard, "_read", counted)
-    scene.pictures([0, 5])
-    scene.maps([0, 5])
+    sample = scene.sample([0, 5])
     assert len(taken) == 6
+    maps = scene.maps([0, 5])
+    assert (sample.depth == maps.depth).all()
+    assert (sample.confidence == maps.confidence).all()
+    assert (sample.cameras.cam_from_world == maps.cameras.cam_from_world).all()
+    assert (sample.pictures == scene.pictures([0, 5])).all()
+    del taken[6:]
     assert sum(taken) < 0.3 * scene._listed["bytes"]
 
 
