@@ -207,12 +207,12 @@ class _Run:
     def prediction(
         self, key: dict[str, Any], features: Features, device: str
     ) -> Generator[Stage, None, tuple[Reconstruction | None, ProbeCard | None, str | None]]:
-        from explorer.probe.checkpoint import find_probe
+        from explorer.probe.checkpoint import choose_probe
 
         found, reason = None, None
-        probe = find_probe(self.card.id, self.layer, self.sigma)
+        probe = choose_probe(self.request.probe, self.card.id, self.layer, self.sigma)
         if probe is None:
-            reason = _missing_probe(self.card.id, self.layer, self.sigma)
+            reason = _missing_probe(self.card.id, self.layer, self.sigma, self.request)
         else:
             wanted = cache.prediction_key(self.features_key(key, device), probe.sha256)
             try:
@@ -389,11 +389,11 @@ def _half(clip: Clip) -> tuple[int, int]:
     return max(1, height // 2), max(1, width // 2)
 
 
-def _missing_probe(backbone: str, layer: int, sigma: float) -> str:
+def _missing_probe(backbone: str, layer: int, sigma: float, asked: LookRequest) -> str:
     """Why a cell has no prediction, and which cells have one."""
     from explorer.probe.checkpoint import list_probes
 
-    cells = sorted({(probe.layer, probe.sigma) for probe in list_probes(backbone)})
+    cells = sorted({(probe.layer, probe.sigma) for probe in list_probes(backbone, root=asked.probe)})
     missing = f"{backbone} has no trained probe for layer {layer} at sigma {sigma:g}"
     if not cells:
         return f"{missing}, nor for any other cell; correspondence works without one"

@@ -134,6 +134,31 @@ def find_probe(
     return card if abs(card.sigma - sigma) < SIGMA_TOLERANCE else None
 
 
+def choose_probe(path: Path | None, backbone: str, layer: int, sigma: float) -> ProbeCard | None:
+    """The card of one cell among given probes, or None where there is none.
+
+    Args:
+        path: a folder of probes, as training fills it, or the card or weights of one; None is the
+            folder of the shipped ones.
+        backbone: registry id.
+        layer: 0-based block output.
+        sigma: fraction of noise.
+
+    Raises:
+        ProbeError: there is nothing, it is not a card, or that of another cell.
+    """
+    if path is None or path.is_dir():
+        return find_probe(backbone, layer, sigma, root=path)
+    card = read_card(path.with_suffix(".json"))
+    same = (card.backbone, card.layer) == (backbone, layer)
+    if not same or abs(card.sigma - sigma) >= SIGMA_TOLERANCE:
+        raise ProbeError(
+            f"{path} reads {card.backbone} layer {card.layer} sigma {card.sigma:g}, not {backbone} "
+            f"layer {layer} sigma {sigma:g}"
+        )
+    return card
+
+
 def load_probe(card: ProbeCard, *, backbone_hash: str, device: str = "cpu") -> Probe:
     """The probe of a card in float32, ready to predict.
 

@@ -45,11 +45,13 @@ class PreparedScene(Scene):
 
     Attributes:
         identity: sha256 of the recording, see `SplitScene`.
+        sha256: of all that is kept of it.
         record: what was written down about it, see docs/prepare.md.
     """
 
     def __init__(self, entry: SceneEntry, shard: Shard, listed: dict[str, Any]) -> None:
         self._shard, self._listed = shard, listed
+        self.sha256: str = listed["sha256"]
         self.record = shard.read_record(listed)
         try:
             self.identity: str = self.record["source"]["hash"]
@@ -188,7 +190,7 @@ class PreparedScene(Scene):
             **self.record["reference"]["provenance"],
             "dataset": self.record["dataset"],
             "scene": self.name,
-            "prepared": self._listed["sha256"],
+            "prepared": self.sha256,
             "unit_name": self.unit,
         }
 

@@ -72,6 +72,17 @@ class Prepared(Dataset):
         shard, listed = self.clips[entry.name]
         return PreparedScene(entry, shard, listed)
 
+    def side(self, name: str) -> list[PreparedScene]:
+        """The scenes on one side of the split, opened.
+
+        Raises:
+            DatasetError, SplitError: as `split`.
+        """
+        wanted = {each.scene for each in self.split.sides.get(name, ())}
+        found = [entry for _, entry in self.clips.values() if entry["split"]["scene"] in wanted]
+        by_name = {entry.name: entry for entry in self.entries}
+        return [self.open(by_name[entry["scene"]]) for entry in found]
+
     def verify(self) -> None:
         """Read every byte.
 
