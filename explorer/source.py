@@ -89,10 +89,11 @@ def open_source(path: str | Path) -> Source:
 
         return Source(path, open_dataset(None, path).scene())
     if path.is_dir() and not _only_images(path):
-        from explorer.data.dataset import detect
+        from explorer.data.dataset import detect, open_dataset
 
-        reader = detect(path)
-        return Source(path) if reader is None else Source(path, reader(path.resolve()).scene())
+        if detect(path) is not None:
+            return Source(path, open_dataset(None, path).scene())
+        return Source(path)
     return Source(_shipped(path))
 
 

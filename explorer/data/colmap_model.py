@@ -153,7 +153,8 @@ def _binary(folder: Path) -> Model:
         point, x, y, z, *_ = file.take("QdddBBBd")
         ids.append(int(point))
         points.append((x, y, z))
-        file.at += 8 * file.count(8)
+        track = file.count(8)
+        file.at += 8 * track
     row_of = {number: row for row, number in enumerate(ids)}
 
     file = _Bytes(folder / "images.bin")

@@ -39,6 +39,7 @@ class Entry:
         knows: whether it has geometry of a clip at hand, quickly and without computing it; only
             such a reference is suggested without being asked for. None never knows.
         remark: what to keep in mind, said beside the name wherever it is offered.
+        videos: whether it can ever say anything about a video that came alone.
     """
 
     title: str
@@ -46,6 +47,7 @@ class Entry:
     missing: Callable[[], str | None] | None
     knows: Callable[[Clip], bool] | None
     remark: str | None
+    videos: bool = True
 
 
 _references: dict[str, Entry] = {}
@@ -58,11 +60,12 @@ def register(
     missing: Callable[[], str | None] | None = None,
     knows: Callable[[Clip], bool] | None = None,
     remark: str | None = None,
+    videos: bool = True,
 ) -> Callable[[Reference], Reference]:
     """Put a reference into the list; it returns None for a clip that it knows nothing about."""
 
     def decorate(reference: Reference) -> Reference:
-        _references[name] = Entry(title, reference, missing, knows, remark)
+        _references[name] = Entry(title, reference, missing, knows, remark, videos)
         return reference
 
     return decorate
@@ -83,11 +86,11 @@ def names() -> dict[str, str]:
 
 
 def offered() -> dict[str, str]:
-    """Ids and titles of the references that can be used on this machine."""
+    """Ids and titles of the references that can be used on this machine, for videos."""
     return {
         name: entry.title
         for name, entry in _discover().items()
-        if entry.missing is None or entry.missing() is None
+        if entry.videos and (entry.missing is None or entry.missing() is None)
     }
 
 

@@ -60,8 +60,9 @@ class Arrays(Dataset):
 
     def _read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         try:
-            with np.load(self.root, allow_pickle=False) as file:
-                return {name: file[name] for name in names if name in file.files}
+            # numpy leaves a damaged file open where it was given its name.
+            with self.root.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in names if name in arrays.files}
         except (zipfile.BadZipFile, OSError, ValueError, EOFError, KeyError) as error:
             raise DatasetError(
                 f"{self.root} cannot be read ({error}): it is cut off or damaged"
@@ -88,7 +89,8 @@ class Recording(Scene):
                 _check(path, name, arrays[name], kinds, (count, height, width))
                 self.depth, self.scale = arrays[name], scale
         matrices = np.asarray(arrays[MATRIX], dtype=np.float64)
-        matrices = np.broadcast_to(matrices, (count, 3, 3)) if matrices.ndim == 2 else matrices
+        if matrices.shape == (3, 3):
+            matrices = np.tile(matrices, (count, 1, 1))
         _check(path, MATRIX, matrices, "f", (count, 3, 3))
         self.matrices = matrices
         poses = np.asarray(arrays[POSES], dtype=np.float64)

@@ -7,23 +7,22 @@ part around the principal point that the published probing of video models used;
 from __future__ import annotations
 
 import gzip
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from explorer._images import natural_key
-from explorer._typing import Float, UInt8
+from explorer._typing import UInt8
 from explorer.data.dataset import Dataset, DatasetCard, Scene, SceneEntry, View, register
 from explorer.data.readers import _common as common
 from explorer.data.readers._co3d_crop import ASPECT, crop_of, official_start
+from explorer.data.readers._co3d_frame import Frame, has_camera
 from explorer.errors import DatasetError
 
 FRAMES, SEQUENCES = "frame_annotations.jgz", "sequence_annotations.jgz"
 # Of the lists in set_lists/, these divide sequences; the "manyview" ones divide frames of one.
 SPLITS = (("fewview_train", "train"), ("fewview_dev", "val"), ("fewview_test", "test"))
-FARTHEST = 1e5  # units of a camera that is one; objects are a few units away
 ABLATION = (
     "apple", "backpack", "bench", "bowl", "chair", "handbag", "hydrant", "motorcycle", "plant",
     "teddybear", "toytruck",
@@ -92,7 +91,7 @@ class Co3d(Dataset):
         if not frames:
             raise DatasetError(f"the annotations of {category} have no frames of {name}")
         try:
-            usable = [Frame.read(each) for each in frames if _has_camera(each)]
+            usable = [Frame.read(each) for each in frames if has_camera(each)]
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(
                 f"the annotations of {entry.name} are not those of CO3Dv2 ({error!r})"
@@ -100,68 +99,6 @@ class Co3d(Dataset):
         if not usable:
             raise DatasetError(f"{entry.name} has no camera: the dataset withholds it or has none")
         return Sequence(entry, self._root, usable)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What the annotations say about a frame.
-
-    Attributes:
-        number: its place in the video.
-        image, depth, depth_mask, mask: paths below the dataset's root, None where there is none.
-        size: (height, width) of the picture.
-        intrinsics: (3, 3) in its pixels, centres at +0.5.
-        cam_from_world: (3, 4), OpenCV axes.
-        depth_scale: factor of the stored depths.
-    """
-
-    number: int
-    image: str
-    depth: str | None
-    depth_mask: str | None
-    mask: str | None
-    size: tuple[int, int]
-    intrinsics: Float[np.ndarray, "3 3"]
-    cam_from_world: Float[np.ndarray, "3 4"]
-    depth_scale: float
-
-    @classmethod
-    def read(cls, given: dict[str, Any]) -> Frame:
-        """From one entry of the annotations.
-
-        PyTorch3D's camera: points are rows, x_cam = x R + T, x to the left and y up; focal length
-        and principal point in half widths and half heights ("ndc_norm_image_bounds"), or in halves
-        of the shorter side ("ndc_isotropic"), from the middle of the picture, left and up.
-
-        Raises:
-            DatasetError: its camera is none.
-            KeyError, TypeError, ValueError: something is missing or of another kind.
-        """
-        what = f"frame {given['frame_number']} of {given['sequence_name']}"
-        view, depth, mask = given["viewpoint"], given.get("depth") or {}, given.get("mask") or {}
-        height, width = (int(each) for each in given["image"]["size"])
-        half = np.array([width, height]) / 2
-        kind = str(view.get("intrinsics_format") or "ndc_norm_image_bounds").lower()
-        if kind not in ("ndc_norm_image_bounds", "ndc_isotropic"):
-            raise DatasetError(f"{what} has intrinsics of an unknown format {kind!r}")
-        unit = half if kind == "ndc_norm_image_bounds" else half.min()
-        fx, fy = np.array(view["focal_length"], dtype=np.float64) * unit
-        cx, cy = half - np.array(view["principal_point"], dtype=np.float64) * unit
-        turned = np.diag([-1.0, -1.0, 1.0])
-        rotation = turned @ np.array(view["R"], dtype=np.float64).T
-        translation = turned @ np.array(view["T"], dtype=np.float64)
-        pose = np.concatenate([rotation, translation[:, None]], axis=1)
-        return cls(
-            number=int(given["frame_number"]),
-            image=str(given["image"]["path"]),
-            depth=depth.get("path"),
-            depth_mask=depth.get("mask_path"),
-            mask=mask.get("path"),
-            size=(height, width),
-            intrinsics=common.intrinsics(fx, fy, cx, cy),
-            cam_from_world=common.checked_pose(pose, what),
-            depth_scale=float(depth.get("scale_adjustment") or 1.0),
-        )
 
 
 class Sequence(Scene):
@@ -261,12 +198,6 @@ def _annotations(path: Path) -> list[dict[str, Any]]:
     ):
         raise DatasetError(f"{path} is not a list of CO3Dv2's annotations")
     return found
-
-
-def _has_camera(given: dict[str, Any]) -> bool:
-    """Withheld cameras are null; some that COLMAP lost are further away than anything."""
-    view = given["viewpoint"]
-    return view is not None and float(np.abs(np.array(view["T"])).max()) < FARTHEST
 
 
 def _splits(folder: Path) -> dict[str, str]:

@@ -28,7 +28,7 @@ PICTURES = ("images_4", "images_8", "images_2", "images")
     DatasetCard(
         id="dl3dv",
         title="DL3DV-10K: walks through places, filmed in 4K",
-        licence="DL3DV-10K terms of use, non-commercial",
+        licence="CC BY-NC 4.0 and the DL3DV-10K terms of use",
         homepage="https://dl3dv-10k.github.io/DL3DV-10K/",
         layout="[SUBSET/]HASH/[nerfstudio/]images_4/ (or images_8, images_2, images) with "
         "transforms.json or a COLMAP model (sparse/0, colmap/sparse/0); or one HASH",
