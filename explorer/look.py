@@ -393,7 +393,8 @@ def _missing_probe(backbone: str, layer: int, sigma: float, asked: LookRequest) 
     """Why a cell has no prediction, and which cells have one."""
     from explorer.probe.checkpoint import list_probes
 
-    cells = sorted({(probe.layer, probe.sigma) for probe in list_probes(backbone, root=asked.probe)})
+    found = list_probes(backbone, root=asked.probe)
+    cells = sorted({(probe.layer, probe.sigma) for probe in found})
     missing = f"{backbone} has no trained probe for layer {layer} at sigma {sigma:g}"
     if not cells:
         return f"{missing}, nor for any other cell; correspondence works without one"
