@@ -159,6 +159,24 @@ def choose_probe(path: Path | None, backbone: str, layer: int, sigma: float) -> 
     return card
 
 
+def missing_probe(root: Path | None, backbone: str, layer: int, sigma: float) -> str:
+    """Why a cell has no prediction, and which cells of its backbone have one.
+
+    Raises:
+        ProbeError: a file in the folder is not a card.
+    """
+    found = list_probes(backbone, root=root)
+    cells = sorted({(probe.layer, probe.sigma) for probe in found})
+    missing = f"{backbone} has no trained probe for layer {layer} at sigma {sigma:g}"
+    if not cells:
+        return f"{missing}, nor for any other cell; correspondence works without one"
+    named = "; ".join(
+        f"layer {each}: sigma " + ", ".join(f"{noise:g}" for row, noise in cells if row == each)
+        for each in sorted({row for row, _ in cells})
+    )
+    return f"{missing}. There are probes for {named}"
+
+
 def load_probe(card: ProbeCard, *, backbone_hash: str, device: str = "cpu") -> Probe:
     """The probe of a card in float32, ready to predict.
 

@@ -50,7 +50,9 @@ class Parsed(Exception):
 
 
 def test_the_documents_print_commands_of_every_kind() -> None:
-    assert {words(line)[1] for line in OWN} == {"app", "look", "view", "backbones", "eval"}
+    assert {words(line)[1] for line in OWN} == {
+        "app", "look", "prepare", "train", "view", "backbones", "eval",
+    }  # fmt: skip
     assert len(SCRIPTS) >= 6
     assert len(LOOKS) == 2
 

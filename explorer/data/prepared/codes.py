@@ -11,14 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from explorer._images import decode_image
 from explorer._typing import Float, UInt8
 from explorer.errors import DatasetError
-from explorer.jpeg import encode_jpeg
 
 DEPTH_STEP = 2.0**-12
 CONFIDENCE_STEP = 2.0**-8
@@ -87,6 +85,8 @@ class LogCode:
 
 def encode_map(codes: NDArray[np.uint16]) -> bytes:
     """The bytes of a 16-bit PNG of (H, W) codes."""
+    import cv2
+
     _, data = cv2.imencode(".png", codes, [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL])
     return bytes(data)
 
@@ -97,6 +97,8 @@ def decode_map(name: str, data: bytes) -> NDArray[np.uint16]:
     Raises:
         DatasetError: the bytes are no 16-bit PNG.
     """
+    import cv2
+
     found = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if found is None or found.dtype != np.uint16 or found.ndim != 2:
         raise DatasetError(f"{name} is no map of 16 bits: the file is damaged")
@@ -105,6 +107,10 @@ def decode_map(name: str, data: bytes) -> NDArray[np.uint16]:
 
 def encode_picture(image: UInt8[np.ndarray, "H W 3"], *, quality: int) -> bytes:
     """The bytes of an RGB picture: JPEG with colour at every pixel, PNG for quality `LOSSLESS`."""
+    import cv2
+
+    from explorer.jpeg import encode_jpeg
+
     if quality < LOSSLESS:
         return encode_jpeg(image, quality=quality, full_colour=True)
     options = [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL]
