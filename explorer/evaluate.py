@@ -46,15 +46,17 @@ def cell_id(card: ProbeCard) -> str:
     return f"{card.backbone}:{card.layer}:{card.sigma:g}"
 
 
-def parse_cells(text: str) -> list[ProbeCard]:
-    """The probes of cells written as "backbone:layer:sigma,...", or "all".
+def parse_cells(text: str, *, root: Path | None = None) -> list[ProbeCard]:
+    """The probes of cells written as "backbone:layer:sigma,...", or "all", in a folder of probes or
+    among the shipped ones.
 
     Raises:
         ProbeError: a cell has no probe, or there is none at all; the message lists those that are.
     """
-    cards = list_probes()
+    cards = list_probes(root=root)
     if not cards:
-        raise ProbeError(f"there are no probes in {assets_root() / 'probes'}: train some first")
+        where = assets_root() / "probes" if root is None else root
+        raise ProbeError(f"there are no probes in {where}: train some first")
     if text == "all":
         return cards
     chosen = []

@@ -122,6 +122,7 @@ class Train:
                 "clips": len(examples),
                 "frames": len(examples.items[0].frame_to_slot),
                 "views": examples.rule.views,
+                "stride": self.stride,
                 "noise_seed": cell.seed,
             },
             device=cell.target.device,

@@ -20,10 +20,12 @@ from explorer._typing import Float, Int
 from explorer.backbones import registry
 from explorer.backbones._options import Target
 from explorer.backbones.base import BackboneCard, Hashes, never, stop_check
+from explorer.camera import Cameras, unproject
 from explorer.clip import Clip
 from explorer.data.prepared.scene import PreparedScene
 from explorer.data.view_sampler import ViewRule, evaluation_frames, training_frames
 from explorer.errors import NoReconstruction, ProbeError
+from explorer.features import Features
 from explorer.probe.losses import Targets, normalize_targets
 from explorer.reconstruction import Reconstruction
 from explorer.store import Store
@@ -146,6 +148,34 @@ class Examples:
         """The frames that one scene is always evaluated at; see `Example.read`."""
         item = self.items[index]
         return item.read(evaluation_frames(item.identity, rule=self.rule))
+
+    def evaluation(self, index: int) -> tuple[Features, Reconstruction]:
+        """Features and normalised geometry of the same frames, for `predict` and `compare`."""
+        item, cell = self.items[index], self.cell
+        frames = evaluation_frames(item.identity, rule=self.rule)
+        part = item.read(frames)
+        features = Features(
+            values=part["values"],
+            frame_to_slot=np.arange(len(frames)),
+            slot_frames=frames,
+            backbone=cell.backbone,
+            backbone_hash=self.hashes.weights,
+            layer=cell.layer,
+            sigma=cell.sigma,
+            timestep=float("nan"),  # known where they were made, needed by nobody here
+            official_index=-1,
+            seed=cell.seed,
+        )
+        cameras = Cameras(part["cam_from_world"], part["intrinsics"], self.map_size)
+        reference = Reconstruction(
+            frames=frames,
+            depth=part["depth"],
+            points=unproject(part["depth"], cameras),
+            confidence=part["confidence"],
+            cameras=cameras,
+            source=f"prepared {item.scene}",
+        )
+        return features, reference.normalized()
 
     def _rule(self, views: int) -> ViewRule:
         frames = min(len(item.frame_to_slot) for item in self.items)

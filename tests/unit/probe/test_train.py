@@ -25,7 +25,7 @@ from explorer.errors import Cancelled, ProbeError
 from explorer.probe.checkpoint import choose_probe, find_probe, load_probe
 from explorer.probe.examples import Cell, Examples, collate
 from explorer.probe.train import PROBES, Options, rate_at, scenes_of_step, train, validate
-from explorer.probe.training_split import check_held_out, training_split
+from explorer.probe.training_split import check_held_out, keep_split, training_split
 
 GRID, CHANNELS = (4, 6), 5
 CARD = BackboneCard(
@@ -263,6 +263,39 @@ def test_the_command_trains_and_a_look_finds_the_probe(
     capsys.readouterr()
     assert main([*look, "--count", "9"]) == 0
     assert json.loads(capsys.readouterr().out)["point_error"] is None
+
+
+def test_the_command_evaluates_on_the_held_out_side_only(
+    store: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("EMERGE3D_CACHE", str(tmp_path / "cache"))
+    run(store, tmp_path, "probes", steps=1)
+    keep_split(tmp_path / "probes", store.split)
+    options = ["--probe", str(tmp_path / "probes"), "--device", "cpu"]
+    assert main(["eval", "--data", str(store.root), *options, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["scenes"] == [scene.name for scene in store.side("test")] == ["s0", "s1"]
+    assert found["split_file"] == store.split.reference
+    (cell,) = found["cells"]
+    assert cell["id"] == "still:1:0.3"
+    assert cell["training_split"] == store.split.reference
+    for name in ("point_error", "depth_error", "auc30"):
+        for column in (name, f"published_{name}"):
+            assert len(cell["per_clip"][column]) == 2, column
+            assert cell["metrics"][column]["mean"] >= 0
+    assert main(["eval", "--data", str(store.root), *options]) == 0
+    out = capsys.readouterr().out
+    assert "| still:1:0.3 |" in out
+    assert "still:1:0.3 as the paper computes it: point error" in out
+
+    settings = Settings("tiny", "tiny-dense", frames=FRAMES, size=SIZE)
+    folder = tmp_path / "data"
+    prepare(open_dataset("tiny", folder), tmp_path / "other", settings, split_seed=3)
+    assert [scene.name for scene in open_prepared(tmp_path / "other").side("test")] == ["s2"]
+    assert main(["eval", "--data", str(tmp_path / "other"), *options]) == 2
+    err = capsys.readouterr().err
+    assert "the training of L01_S0.30 of still and this test share scenes" in err
 
 
 def test_a_card_of_another_cell_is_refused(store: Prepared, tmp_path: Path) -> None:
