@@ -80,6 +80,9 @@ def evaluate_prepared(
         on_cell(cell_id(card), len(scenes))
         cells.append(_cell(card, scenes, target, features, notes))
     chosen = choose(cards)
+    if chosen["by"] and any(card.data.get("validation_side") == side for card in cards):
+        where = f"Best cells have the lowest {chosen['by']} on their cards, measured on this side: "
+        chosen["note"] = f"{where}as published, the choice among cells has seen these scenes."
     best = [cell for cell in cells if cell["id"] in chosen["cells"].values()]
     note = interval_note([each["metrics"] for each in cells])
     return {

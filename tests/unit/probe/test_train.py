@@ -166,11 +166,10 @@ def test_the_rate_rises_and_falls() -> None:
 def run(store: Prepared, tmp: Path, name: str, steps: int = 14, **options: Any) -> Any:
     sides = [examples(store, side, tmp / "features") for side in ("train", "test")]
     losses: list[dict[str, Any]] = []
+    data = {"split": store.split.reference, "validation_side": options.pop("side", None)}
     chosen = Options(steps=steps, batch=2, **{"rate": 5e-3, "save_every": 4, **options})
-    stop = options.pop("stop", None)
     card = train(
-        *sides, tmp / name, chosen, data={"split": store.split.reference}, on_step=losses.append,
-        **({} if stop is None else {"should_stop": stop}),
+        *sides, tmp / name, chosen, data=data, on_step=losses.append,
     )  # fmt: skip
     return card, losses, sides
 
@@ -270,7 +269,7 @@ def test_the_command_evaluates_on_the_held_out_side_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("EMERGE3D_CACHE", str(tmp_path / "cache"))
-    run(store, tmp_path, "probes", steps=1)
+    run(store, tmp_path, "probes", steps=1, side="test")
     keep_split(tmp_path / "probes", store.split)
     options = ["--probe", str(tmp_path / "probes"), "--device", "cpu"]
     assert main(["eval", "--data", str(store.root), *options, "--json"]) == 0
@@ -287,6 +286,7 @@ def test_the_command_evaluates_on_the_held_out_side_only(
     assert main(["eval", "--data", str(store.root), *options]) == 0
     out = capsys.readouterr().out
     assert "| still:1:0.3 |" in out
+    assert "the choice among cells has seen these scenes" in out
     assert "still:1:0.3 as the paper computes it: point error" in out
 
     settings = Settings("tiny", "tiny-dense", frames=FRAMES, size=SIZE)
