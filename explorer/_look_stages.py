@@ -40,6 +40,7 @@ class LookRequest:
         vae_tiling: encode in overlapping tiles, which takes less memory.
         vae_dtype: of its video VAE.
         prompt: text for models that take one.
+        probe: folder of own probes, or the card of one; None takes the shipped ones.
     """
 
     path: str | Path
@@ -59,6 +60,7 @@ class LookRequest:
     vae_tiling: bool = False
     vae_dtype: str = "float32"
     prompt: str = ""
+    probe: Path | None = None
 
     def target(self, device: str) -> Target:
         """What the backbone's loader is asked for on a device."""

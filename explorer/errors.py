@@ -27,6 +27,10 @@ class NoReconstruction(ReferenceError3D):
     """This clip cannot be reconstructed by this reference; others, and other clips, may do."""
 
 
+class SplitError(EmergeError):
+    """The split of a dataset is broken, or what should be apart is shared."""
+
+
 class DatasetError(EmergeError):
     """The folder is not the dataset that it should be, or a part of it is missing or damaged."""
 

@@ -32,6 +32,7 @@ from explorer.assets import assets_root
 from explorer.backbones import registry
 from explorer.errors import EmergeError, ProbeError
 from explorer.probe.checkpoint import SIGMA_TOLERANCE, ProbeCard, list_probes
+from explorer.probe.training_split import check_held_out
 
 if TYPE_CHECKING:
     from explorer._evaluate_run import Progress
@@ -45,15 +46,17 @@ def cell_id(card: ProbeCard) -> str:
     return f"{card.backbone}:{card.layer}:{card.sigma:g}"
 
 
-def parse_cells(text: str) -> list[ProbeCard]:
-    """The probes of cells written as "backbone:layer:sigma,...", or "all".
+def parse_cells(text: str, *, root: Path | None = None) -> list[ProbeCard]:
+    """The probes of cells written as "backbone:layer:sigma,...", or "all", in a folder of probes or
+    among the shipped ones.
 
     Raises:
         ProbeError: a cell has no probe, or there is none at all; the message lists those that are.
     """
-    cards = list_probes()
+    cards = list_probes(root=root)
     if not cards:
-        raise ProbeError(f"there are no probes in {assets_root() / 'probes'}: train some first")
+        where = assets_root() / "probes" if root is None else root
+        raise ProbeError(f"there are no probes in {where}: train some first")
     if text == "all":
         return cards
     chosen = []
@@ -102,6 +105,7 @@ def evaluate(
 
     Raises:
         ProbeError: no card, or a probe that does not fit its backbone.
+        SplitError: a probe was trained on one of these scenes.
         BackboneError: a backbone cannot be loaded.
         ValueError: fewer than one clip or training scene.
     """
@@ -115,7 +119,11 @@ def evaluate(
     from explorer._look_cache import versions
     from explorer._machine import describe_machine
     from explorer.data.world.spec import WORLD_VERSION
+    from explorer.data.world.splits import SPLITS, split_scene, split_seeds
 
+    # All that may be rendered: which of them begin in the sky, and are passed over, is seen later.
+    scenes = [split_scene(seed) for seed in split_seeds(SPLIT, SPLITS[SPLIT].count)]
+    warnings = check_held_out(cards, scenes)
     begin = time.perf_counter()
     device = registry.resolve_device(device)
     evaluation = Evaluation(cards, device=device, seed=seed)
@@ -140,7 +148,7 @@ def evaluate(
         "cells": cells,
         "baselines": baselines,
         "differences": compare_chosen(chosen["cells"], values_of),
-        "notes": [note] if note else [],
+        "notes": [*([note] if note else []), *warnings],
         "machine": describe_machine(device),
         "device": device,
         "versions": versions(),

@@ -207,12 +207,12 @@ class _Run:
     def prediction(
         self, key: dict[str, Any], features: Features, device: str
     ) -> Generator[Stage, None, tuple[Reconstruction | None, ProbeCard | None, str | None]]:
-        from explorer.probe.checkpoint import find_probe
+        from explorer.probe.checkpoint import choose_probe, missing_probe
 
         found, reason = None, None
-        probe = find_probe(self.card.id, self.layer, self.sigma)
+        probe = choose_probe(self.request.probe, self.card.id, self.layer, self.sigma)
         if probe is None:
-            reason = _missing_probe(self.card.id, self.layer, self.sigma)
+            reason = missing_probe(self.request.probe, self.card.id, self.layer, self.sigma)
         else:
             wanted = cache.prediction_key(self.features_key(key, device), probe.sha256)
             try:
@@ -387,18 +387,3 @@ def _half(clip: Clip) -> tuple[int, int]:
     """Where there is no prediction to match: enough points to see, few enough to stream."""
     height, width = clip.size
     return max(1, height // 2), max(1, width // 2)
-
-
-def _missing_probe(backbone: str, layer: int, sigma: float) -> str:
-    """Why a cell has no prediction, and which cells have one."""
-    from explorer.probe.checkpoint import list_probes
-
-    cells = sorted({(probe.layer, probe.sigma) for probe in list_probes(backbone)})
-    missing = f"{backbone} has no trained probe for layer {layer} at sigma {sigma:g}"
-    if not cells:
-        return f"{missing}, nor for any other cell; correspondence works without one"
-    named = "; ".join(
-        f"layer {each}: sigma " + ", ".join(f"{noise:g}" for row, noise in cells if row == each)
-        for each in sorted({row for row, _ in cells})
-    )
-    return f"{missing}. There are probes for {named}"

@@ -113,7 +113,7 @@ class Reconstruction:
         pick = np.ix_(np.arange(len(self.frames)), rows, columns)
         depth, cameras = self.depth[pick], self.cameras.resized(height, width)
         points = self.points[pick]
-        if self._points_are_depth():
+        if self.points_are_depth():
             known = self.valid[pick][..., None]
             points = np.where(known, unproject(depth, cameras), 0.0).astype(points.dtype)
         return Reconstruction(
@@ -141,7 +141,7 @@ class Reconstruction:
         depth, points, confidence = (np.stack(each) for each in zip(*maps, strict=True))
         return replace(self, depth=depth, points=points, confidence=confidence, cameras=cameras)
 
-    def _points_are_depth(self) -> bool:
+    def points_are_depth(self) -> bool:
         """Whether every known point is its pixel's depth seen through its camera."""
         valid = self.valid
         again = unproject(self.depth.astype(np.float64), self.cameras)[valid]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,14 @@ class Eval:
 
     suite: Literal["toy"] = "toy"
     """Which scenes: toy renders the test split of the procedural world."""
+    data: Path | None = None
+    """Instead of a suite: what emerge3d prepare made; its side "test" is evaluated."""
+    probe: Path | None = None
+    """Folder of probes that emerge3d train wrote. Default: the shipped ones."""
+    features: Path | None = None
+    """Folder where features of prepared data are kept. Default: in the project's store."""
     clips: int = 64
-    """How many of them."""
+    """How many scenes."""
     cells: str = "all"
     """backbone:layer:sigma,... or all: which probes."""
     device: str = "auto"
@@ -35,6 +42,10 @@ class Eval:
 
         if self.write and self.out is not None:
             raise EmergeError("--write and --out name two files: choose one")
+        if self.data is not None:
+            return self._prepared(self.data)
+        if self.probe is not None or self.features is not None:
+            raise EmergeError("--probe and --features belong to --data")
         run_command(
             clips=self.clips,
             cells=self.cells,
@@ -44,4 +55,31 @@ class Eval:
             show=print,
             note=lambda text: print(text, file=sys.stderr, flush=True),
         )
+        return 0
+
+    def _prepared(self, data: Path) -> int:
+        from explorer import evaluate
+        from explorer._evaluate_table import render_table
+        from explorer.backbones import registry
+        from explorer.backbones._options import Target
+        from explorer.data.readers.prepared import open_prepared
+        from explorer.errors import EmergeError
+        from explorer.evaluate_prepared import evaluate_prepared
+        from explorer.store import default_root
+
+        if self.write:
+            raise EmergeError("--write is for the shipped probes' own scenes: give --out")
+        if self.out is not None:
+            evaluate.check_writable(self.out)
+        result = evaluate_prepared(
+            evaluate.parse_cells(self.cells, root=self.probe),
+            open_prepared(data),
+            target=Target(device=registry.resolve_device(self.device)),
+            features=self.features or default_root() / "training",
+            clips=self.clips,
+            on_cell=lambda cell, scenes: print(f"{cell}, {scenes} scenes", file=sys.stderr),
+        )
+        if self.out is not None:
+            evaluate.write(self.out, result)
+        print(json.dumps(result, allow_nan=False) if self.json else render_table(result))
         return 0

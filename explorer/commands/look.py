@@ -54,6 +54,8 @@ class Look:
     """Of a published model's video VAE."""
     prompt: str = ""
     """Text for models that take one."""
+    probe: Path | None = None
+    """Folder of probes that emerge3d train wrote, or one of their cards. Default: shipped ones."""
     out: Path | None = None
     """Write a Rerun recording (.rrd) there."""
     cache: Path | None = None
@@ -123,6 +125,7 @@ class Look:
             vae_tiling=self.vae_tiling,
             vae_dtype=self.vae_dtype,
             prompt=self.prompt,
+            probe=self.probe,
         )
 
 

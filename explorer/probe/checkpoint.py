@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from explorer._atomic import replace_file
 from explorer.assets import assets_root
-from explorer.errors import ProbeError
+from explorer.data.splits import check_reference
+from explorer.errors import ProbeError, SplitError
 
 if TYPE_CHECKING:
     from explorer.probe.model import Probe
@@ -35,7 +36,9 @@ class ProbeCard:
         sigma: fraction of noise that it was trained at.
         in_channels: channels of the features.
         config: fields of its `ProbeConfig`.
-        data: what it was trained on: world, splits, number of clips.
+        data: what it was trained on: world, splits, number of clips. Where it was trained on
+            prepared data, `split` holds {"name", "sha256"} of the split file, see
+            `explorer.data.splits`.
         steps: optimiser steps.
         seconds: training time.
         metrics: held-out results, a number or {"mean", "low", "high"} each.
@@ -57,6 +60,13 @@ class ProbeCard:
     sha256: str
     trained: bool
     weights: Path = field(compare=False)
+
+    @property
+    def split(self) -> dict[str, str] | None:
+        """{"name", "sha256"} of the split that it was trained on; None for the shipped probes."""
+        # The shipped cards name a side of the procedural world there: "split": "train".
+        found = self.data.get("split")
+        return None if found is None or isinstance(found, str) else dict(found)
 
     def to_json(self) -> str:
         """The text of the card's file."""
@@ -84,11 +94,14 @@ def read_card(path: Path) -> ProbeCard:
         ProbeError: the file is not a card.
     """
     try:
-        return ProbeCard(**json.loads(path.read_text()), weights=path.with_suffix(".safetensors"))
-    except (OSError, ValueError, TypeError) as error:
+        card = ProbeCard(**json.loads(path.read_text()), weights=path.with_suffix(".safetensors"))
+        if card.split is not None:
+            check_reference(card.split)
+    except (OSError, ValueError, TypeError, SplitError) as error:
         raise ProbeError(
             f"{path} is not a probe card ({error}): restore or remove this file"
         ) from error
+    return card
 
 
 def list_probes(backbone: str | None = None, *, root: Path | None = None) -> list[ProbeCard]:
@@ -119,6 +132,49 @@ def find_probe(
         return None
     card = read_card(path)
     return card if abs(card.sigma - sigma) < SIGMA_TOLERANCE else None
+
+
+def choose_probe(path: Path | None, backbone: str, layer: int, sigma: float) -> ProbeCard | None:
+    """The card of one cell among given probes, or None where there is none.
+
+    Args:
+        path: a folder of probes, as training fills it, or the card or weights of one; None is the
+            folder of the shipped ones.
+        backbone: registry id.
+        layer: 0-based block output.
+        sigma: fraction of noise.
+
+    Raises:
+        ProbeError: there is nothing, it is not a card, or that of another cell.
+    """
+    if path is None or path.is_dir():
+        return find_probe(backbone, layer, sigma, root=path)
+    card = read_card(path.with_suffix(".json"))
+    same = (card.backbone, card.layer) == (backbone, layer)
+    if not same or abs(card.sigma - sigma) >= SIGMA_TOLERANCE:
+        raise ProbeError(
+            f"{path} reads {card.backbone} layer {card.layer} sigma {card.sigma:g}, not {backbone} "
+            f"layer {layer} sigma {sigma:g}"
+        )
+    return card
+
+
+def missing_probe(root: Path | None, backbone: str, layer: int, sigma: float) -> str:
+    """Why a cell has no prediction, and which cells of its backbone have one.
+
+    Raises:
+        ProbeError: a file in the folder is not a card.
+    """
+    found = list_probes(backbone, root=root)
+    cells = sorted({(probe.layer, probe.sigma) for probe in found})
+    missing = f"{backbone} has no trained probe for layer {layer} at sigma {sigma:g}"
+    if not cells:
+        return f"{missing}, nor for any other cell; correspondence works without one"
+    named = "; ".join(
+        f"layer {each}: sigma " + ", ".join(f"{noise:g}" for row, noise in cells if row == each)
+        for each in sorted({row for row, _ in cells})
+    )
+    return f"{missing}. There are probes for {named}"
 
 
 def load_probe(card: ProbeCard, *, backbone_hash: str, device: str = "cpu") -> Probe:

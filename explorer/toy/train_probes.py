@@ -28,8 +28,10 @@ from explorer.data.world.spec import WORLD_VERSION
 from explorer.data.world.splits import split_seeds
 from explorer.nets.vggt import VGGT, VGGTConfig
 from explorer.nets.vjepa import VideoViT, VideoViTConfig
-from explorer.probe.losses import Targets, probe_loss
+from explorer.probe import step
+from explorer.probe.losses import Targets
 from explorer.probe.model import Probe, ProbeConfig
+from explorer.probe.step import METRICS, mixed
 from explorer.toy import parallel
 from explorer.toy.cells import Cell, first_grid, parse_cell
 from explorer.toy.config import FRAMES, HEIGHT, JEPA_CONFIG, VARIANTS, VGGT_CONFIG, WIDTH
@@ -50,24 +52,11 @@ from explorer.toy.schedule import Clock, Every
 from explorer.toy.shards import load_checkpoint, load_shards, save_shards
 
 RANDOM_SEED = 0
-METRICS = ("total", "points", "depth", "camera")
-
-
-def mixed(device: str, *, enabled: bool) -> torch.autocast:
-    """bfloat16 where it is safe; without the cache, which a CUDA graph must not record."""
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 
 def losses_of_tokens(probe: Probe, tokens: Tensor, targets: Targets, *, autocast: bool) -> Tensor:
-    """(total, points, depth, camera) of a batch of projected features (B, S, h*w, dim).
-
-    It reads nothing that depends on the width of the features, so what is compiled for one probe
-    serves all.
-    """
-    with mixed(tokens.device.type, enabled=autocast):
-        output = probe.geometry(probe.backbone.alternate(tokens, GRID), GRID, MAPS)
-    losses = probe_loss(output, targets)
-    return torch.stack([losses[name] for name in METRICS])
+    """`METRICS` of a batch of projected features (B, S, h*w, dim) on the toys' grid."""
+    return step.losses_of_tokens(probe, tokens, targets, grid=GRID, size=MAPS, autocast=autocast)
 
 
 def losses_of(
@@ -89,12 +78,12 @@ def training_step(
 ) -> Callable[..., Tensor]:
     """Forward and backward of one probe as a function of features and the targets' tensors."""
 
-    def step(features: Tensor, *targets: Tensor) -> Tensor:
+    def run(features: Tensor, *targets: Tensor) -> Tensor:
         losses = losses_of(probe, features, Targets(*targets), autocast=autocast, rest=rest)
         losses[0].backward()
         return losses.detach()
 
-    return step
+    return run
 
 
 @contextmanager

@@ -29,7 +29,8 @@ assert not heavy, heavy
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["look"], ["eval"], ["app"], ["view"], ["backbones"], ["doctor"]]
+    "command",
+    [[], ["look"], ["prepare"], ["train"], ["eval"], ["app"], ["view"], ["backbones"], ["doctor"]],
 )
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     done = subprocess.run(

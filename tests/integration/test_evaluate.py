@@ -13,7 +13,7 @@ import pytest
 
 from explorer.cli import main
 from explorer.data.world_version import WORLD_VERSION
-from explorer.errors import ProbeError
+from explorer.errors import ProbeError, SplitError
 from explorer.evaluate import evaluate, parse_cells, write
 from explorer.held_out import _read_figures as read_figures
 from explorer.held_out import default_path, held_out, metrics_of
@@ -223,3 +223,26 @@ def test_an_evaluation_needs_only_what_a_bare_gpu_machine_has() -> None:
         "_machine.describe_machine()\n"
         "assert evaluate.main(['--cells', 'nothing']) == 2\n"
     )
+
+
+def test_a_probe_that_was_trained_on_test_scenes_is_not_evaluated(tiny: Any) -> None:
+    from explorer.data.splits import make_split
+    from explorer.data.world.splits import split_scene, split_seeds
+    from explorer.probe.training_split import keep_split
+
+    def teach(split: str) -> Any:
+        scenes = [split_scene(seed) for seed in split_seeds(split, 3)]
+        made = make_split(scenes, name="x", fractions={"train": 1.0}, official=False)
+        probes = tiny.assets / "probes"
+        path = probes / "tiny" / "L01_S0.30.json"
+        card = json.loads(path.read_text())
+        path.write_text(json.dumps({**card, "data": {"split": made.reference}}))
+        return keep_split(probes, made)
+
+    teach("test")
+    with pytest.raises(SplitError, match="share scenes: world-2/2000000"):
+        evaluate(parse_cells("all"), clips=1, device="cpu", mean_scenes=1)
+    assert tiny.backbone.calls == 0
+    teach("train").unlink()
+    result = evaluate(parse_cells("tiny:1:0.3"), clips=1, device="cpu", mean_scenes=1)
+    assert "nobody can say whether it has seen these scenes" in result["notes"][-1]

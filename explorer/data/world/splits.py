@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from explorer.data.world.spec import DYNAMIC, SHIFTED, TRAIN, WorldSpec
+from explorer.data.splits import SplitScene
+from explorer.data.world.spec import DYNAMIC, SHIFTED, TRAIN, WORLD_VERSION, WorldSpec
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,17 @@ def split_seeds(split: str, count: int, *, start: int = 0) -> list[int]:
     if start + count > found.count:
         raise ValueError(f"the split {split!r} ends at {found.count} scenes")
     return list(range(found.first + start, found.first + start + count))
+
+
+def split_scene(seed: int, *, world: int = WORLD_VERSION) -> SplitScene:
+    """A scene of the world as split files know it; each is a place of its own."""
+    name = f"world-{world}/{seed}"
+    identity = hashlib.sha256(name.encode()).hexdigest()
+    official = next(
+        (side for side, each in SPLITS.items() if each.first <= seed < each.first + each.count),
+        None,
+    )
+    return SplitScene(name, name, identity, official)
 
 
 def spec_of_seeds(seeds: Iterable[int]) -> WorldSpec:

@@ -1,0 +1,197 @@
+"""Probes on the held-out side of prepared data: the protocol of arXiv 2512.19949, made repeatable.
+
+Each scene is compared at the few frames that it is always evaluated at, with the metrics of this
+project and with the published ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from explorer._evaluate_table import differences, interval_note, summarize
+from explorer.errors import ComparisonError, ProbeError
+from explorer.evaluate import cell_id, choose
+from explorer.metric_names import METRIC_NAMES
+
+if TYPE_CHECKING:
+    from explorer.backbones._options import Target
+    from explorer.data.prepared.scene import PreparedScene
+    from explorer.data.readers.prepared import Prepared
+    from explorer.probe.checkpoint import ProbeCard
+    from explorer.reconstruction import Reconstruction
+
+GEOMETRIC = ("point_error", "depth_error", "auc5", "auc30")
+PUBLISHED = tuple(f"published_{name}" for name in GEOMETRIC)
+
+
+def evaluate_prepared(
+    cards: Sequence[ProbeCard],
+    store: Prepared,
+    *,
+    target: Target,
+    features: Path,
+    side: str = "test",
+    clips: int = 64,
+    on_cell: Callable[[str, int], None] = lambda cell, scenes: None,
+) -> dict[str, Any]:
+    """Compare probes with the geometry of scenes that none of them was trained on.
+
+    Args:
+        cards: of the probes.
+        store: the prepared data.
+        target: device and weights of the backbones.
+        features: folder where features are kept, as in training.
+        side: of the store's split.
+        clips: scenes at most, the first of the side.
+        on_cell: called with a cell and its number of scenes before it is evaluated.
+
+    Returns:
+        JSON-ready like `explorer.evaluate.evaluate`: per cell the means with intervals over scenes
+        and the values of every scene, and paired differences of the backbones' best cells.
+        `point_error` ... are geometric, `published_point_error` ... as the paper's code computes.
+
+    Raises:
+        SplitError: a probe was trained on one of these scenes, places or recordings.
+        ProbeError: no probe, no scene, or a probe that does not fit its backbone.
+        BackboneError: a backbone cannot be loaded.
+    """
+    from explorer.probe.training_split import check_held_out
+
+    if not cards:
+        raise ProbeError("no probe to evaluate: name at least one")
+    begin = time.perf_counter()
+    split = store.split
+    scenes = store.side(side)[:clips]
+    if not scenes:
+        raise ProbeError(
+            f"no scene of {store.root} is on the side {side!r}; there are: "
+            + ", ".join(f"{name} ({len(each)})" for name, each in split.sides.items())
+        )
+    identities = {scene.identity for scene in scenes}
+    notes = check_held_out(cards, [s for s in split.sides[side] if s.identity in identities])
+    cells = []
+    for card in cards:
+        on_cell(cell_id(card), len(scenes))
+        cells.append(_cell(card, scenes, target, features, notes))
+    chosen = choose(cards)
+    if chosen["by"] and any(card.data.get("validation_side") == side for card in cards):
+        where = f"Best cells have the lowest {chosen['by']} on their cards, measured on this side: "
+        chosen["note"] = f"{where}as published, the choice among cells has seen these scenes."
+    best = [cell for cell in cells if cell["id"] in chosen["cells"].values()]
+    note = interval_note([each["metrics"] for each in cells])
+    return {
+        "suite": "prepared",
+        "split": side,
+        "split_file": split.reference,
+        "data": {
+            "dataset": store.manifest.settings.dataset,
+            "reference": store.manifest.settings.reference,
+        },
+        "clips": len(scenes),
+        "scenes": [scene.name for scene in scenes],
+        "chosen": chosen,
+        "cells": cells,
+        "baselines": [],
+        "differences": [
+            row
+            for a, b in itertools.combinations(best, 2)
+            for row in differences(a["id"], a["per_clip"], b["id"], b["per_clip"])
+        ],
+        "notes": [*([note] if note else []), *map(_as_published, cells), *notes],
+        "seconds": {"total": round(time.perf_counter() - begin, 2)},
+    }
+
+
+def published_metrics(
+    prediction: Reconstruction, reference: Reconstruction
+) -> dict[str, float | None]:
+    """What the paper's code would log for one sample; both sides at the same frames and size."""
+    from explorer.metrics import official
+
+    error, _ = official.aligned_point_error(
+        prediction.points, reference.points, reference.confidence
+    )
+    depth = official.depth_error(prediction.depth, reference.depth, reference.confidence)
+    found = {"published_point_error": error, "published_depth_error": depth}
+    if len(prediction.frames) > 1:
+        poses = official.pair_errors(
+            prediction.cameras.cam_from_world, reference.cameras.cam_from_world
+        )
+        worst = np.maximum(poses.rotation, poses.translation)
+        found |= {f"published_auc{k}": official.auc(worst, k) for k in (5, 30)}
+    return {name: _finite(found.get(name)) for name in PUBLISHED}
+
+
+def _cell(
+    card: ProbeCard,
+    scenes: Sequence[PreparedScene],
+    target: Target,
+    features: Path,
+    notes: list[str],
+) -> dict[str, Any]:
+    from explorer.backbones import registry
+    from explorer.probe.checkpoint import load_probe
+    from explorer.probe.examples import Cell, Examples
+    from explorer.probe.predict import predict
+
+    backbone = registry.fitting_card(card.backbone, target)
+    hashes = registry.hashes(card.backbone, target)
+    probe = load_probe(card, backbone_hash=hashes.weights, device=target.device)
+    found = Examples(
+        scenes,
+        Cell(card.backbone, card.layer, card.sigma, int(card.data.get("noise_seed", 0)), target),
+        map_size=probe.config.size_for(backbone.token_grid),
+        folder=features,
+        stride=card.data.get("stride"),
+        views=int(card.data.get("views", 4)),
+    )
+    notes += [f"{name} left out: {why}" for name, why in found.skipped.items()]
+    values: dict[str, list[float | None]] = {name: [] for name in (*GEOMETRIC, *PUBLISHED)}
+    for index in range(len(found)):
+        seen, reference = found.evaluation(index)
+        _append(values, predict(probe, seen, card=card), reference)
+    return {
+        "id": cell_id(card),
+        "backbone": card.backbone,
+        "layer": card.layer,
+        "sigma": card.sigma,
+        "probe": card.sha256,
+        "trained": card.trained,
+        "training_split": card.split,
+        "scenes": [item.scene for item in found.items],
+        "metrics": summarize(values),
+        "per_clip": values,
+    }
+
+
+def _append(
+    values: dict[str, list[float | None]], prediction: Reconstruction, reference: Reconstruction
+) -> None:
+    from explorer.metrics import compare
+
+    try:
+        report = compare(prediction, reference)
+        found = {name: _finite(getattr(report, name)) for name in GEOMETRIC}
+        found |= published_metrics(prediction, reference)
+    except ComparisonError:
+        found = dict.fromkeys(values)
+    for name, column in values.items():
+        column.append(found[name])
+
+
+def _as_published(cell: dict[str, Any]) -> str:
+    known = ((name, cell["metrics"][f"published_{name}"]) for name in GEOMETRIC)
+    figures = ", ".join(
+        f"{METRIC_NAMES[name]} {found['mean']:.4f}" for name, found in known if found is not None
+    )
+    return f"{cell['id']} as the paper computes it: {figures or 'nothing'}"
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)
