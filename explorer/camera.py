@@ -88,10 +88,10 @@ def unproject(depth: Float[np.ndarray, "S H W"], cameras: Cameras) -> Float[np.n
     pixels = pixel_centers(height, width)
     homogeneous = np.concatenate([pixels, np.ones((height, width, 1))], axis=-1)
     inverse = np.linalg.inv(cameras.intrinsics.astype(np.float64))
-    rays = np.einsum("sij,hwj->shwi", inverse, homogeneous)
-    in_camera = rays * depth[..., None]
     pose = cameras.world_from_cam.astype(np.float64)
-    world = np.einsum("sij,shwj->shwi", pose[:, :, :3], in_camera) + pose[:, None, None, :, 3]
+    # Rotation and intrinsics in one product: a pixel's ray in the world, of z-depth 1.
+    rays = homogeneous.reshape(-1, 3) @ np.swapaxes(pose[:, :, :3] @ inverse, 1, 2)
+    world = rays * depth.reshape(count, -1, 1) + pose[:, None, :, 3]
     return world.astype(depth.dtype).reshape(count, height, width, 3)
 
 
