@@ -348,7 +348,8 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], session: Any, handlers: Han
     parts["viewer"].selection_change(
         bound(handlers.picking.viewer_picked, parts), of(), to("film"), **latest
     )
-    parts["viewer"].time_update(handlers.picking.viewer_time, of(), None, **latest)
+    # Each of them, in their order: a pick in the viewer is in the frame of the last one.
+    parts["viewer"].time_update(handlers.picking.viewer_time, of(), None, **each)
     for name, write in (
         ("rrd", handlers.exporting.recording),
         ("json", handlers.exporting.summary),

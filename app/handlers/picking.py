@@ -19,8 +19,11 @@ class Picking:
         x, y = min(max(float(event.x), 0.0), 1.0), min(max(float(event.y), 0.0), 1.0)
         return self._pick(session, Pick(int(event.frame), x, y))
 
-    def viewer_time(self, session: Session, event: rerun_events.TimeUpdate) -> None:
-        """The viewer shows another frame."""
+    async def viewer_time(self, session: Session, event: rerun_events.TimeUpdate) -> None:
+        """The viewer shows another frame.
+
+        Not in a thread, where a later frame could be overtaken by an earlier one.
+        """
         session.viewer_time = float(event.payload.time)
 
     def viewer_picked(self, session: Session, event: rerun_events.SelectionChange) -> Update:

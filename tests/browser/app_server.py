@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -62,15 +64,16 @@ class Server:
         """The server's."""
         return psutil.Process(self._process.pid)
 
-    def let_pass(self, frames: int) -> None:
-        """Hold runs before each predicted frame after the first so many."""
+    @contextmanager
+    def holding(self, frames: int) -> Iterator[None]:
+        """Inside, runs of a gated server wait before every predicted frame after so many."""
         waiting = self._gate.with_suffix(".new")
         waiting.write_text(str(frames))
         waiting.replace(self._gate)
-
-    def let_all_pass(self) -> None:
-        """Hold no run any more."""
-        self._gate.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            self._gate.unlink()
 
     def _first_page(self, begun: float) -> float:
         with urlopen(self.url, timeout=60) as answer:

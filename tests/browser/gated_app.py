@@ -6,6 +6,7 @@ frames may pass, in a file that $EMERGE3D_GATE names, and the run waits for more
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -16,7 +17,6 @@ from app import __main__
 from app.handlers import running
 from explorer.look import FramePredicted, LookRequest, Stage
 
-GATE = Path(os.environ["EMERGE3D_GATE"])
 look = running.look
 
 
@@ -24,13 +24,20 @@ def held(
     request: LookRequest, *, should_stop: Callable[[], bool], **named: object
 ) -> Iterator[Stage]:
     """The stages of a look; a frame waits while it is beyond the number in the gate's file."""
-    frames = 0
+    gate, frames = Path(os.environ["EMERGE3D_GATE"]), 0
     for stage in look(request, should_stop=should_stop, **named):  # type: ignore[arg-type]
         if isinstance(stage, FramePredicted):
             frames += 1
-            while GATE.exists() and frames > int(GATE.read_text() or 0) and not should_stop():
+            while frames > _allowed(gate) and not should_stop():
                 time.sleep(0.02)
         yield stage
+
+
+def _allowed(gate: Path) -> float:
+    try:
+        return int(gate.read_text())
+    except FileNotFoundError:
+        return math.inf
 
 
 if __name__ == "__main__":

@@ -126,7 +126,8 @@ class Visitor:
 
         The viewer's own text field, which is as good as invisible, has no outline to look for.
         """
-        self.page.evaluate("() => { document.activeElement.blur(); scrollTo(0, 0); }")
+        self.page.evaluate("() => scrollTo(0, 0)")
+        self.page.mouse.click(2, 2)  # where the walk starts
         steps: list[dict[str, Any]] = []
         for _ in range(most):
             self.page.keyboard.press("Tab")
@@ -143,6 +144,14 @@ class Visitor:
                 return steps
             steps.append(found)
         raise AssertionError(f"the page does not end: {steps[-3:]}")
+
+    def received(self, least: int) -> None:
+        """Wait until the viewer has fetched so many pieces of the recording."""
+        for _ in range(300):
+            if len(self.segments) >= least:
+                return
+            self.page.wait_for_timeout(200)
+        raise AssertionError(f"{len(self.segments)} pieces came, {least} expected")
 
     def upload(self, name: str, content: bytes) -> None:
         """Upload a file."""

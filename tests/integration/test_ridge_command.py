@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -25,25 +26,33 @@ from explorer.toy.ridge_run import RidgeRun, TokenMean, parse_cells
 CLIPS = 2
 
 
+_computed: list[tuple[dict[str, Any], Path]] = []
+
+
 @pytest.fixture
-def result(tiny: Any, tmp_path: Path) -> dict[str, Any]:
-    found = measure(
-        parse_cells("tiny:1:0.3,tiny:2:0.5"),
-        train=2,
-        validation=1,
-        clips=CLIPS,
-        device="cpu",
-        proxies=True,
-        save=tmp_path / "ridges",
-    )
-    assert tiny.backbone.encoder_calls == 2 + 1 + CLIPS, "latents are computed once for each clip"
-    assert tiny.backbone.calls == 2 * (2 + 1 + CLIPS), "one pass for each noise level"
-    return found
+def measured(tiny: Any, tmp_path: Path) -> tuple[dict[str, Any], Path]:
+    """What was measured, and the folder of the ridges that were kept, once for this file."""
+    if not _computed:
+        found = measure(
+            parse_cells("tiny:1:0.3,tiny:2:0.5"),
+            train=2,
+            validation=1,
+            clips=CLIPS,
+            device="cpu",
+            proxies=True,
+            save=tmp_path / "ridges",
+        )
+        clips = 2 + 1 + CLIPS
+        assert tiny.backbone.encoder_calls == clips, "latents are computed once for each clip"
+        assert tiny.backbone.calls == 2 * clips, "one pass for each noise level"
+        _computed.append((found, tmp_path / "ridges"))
+    return copy.deepcopy(_computed[0])
 
 
 def test_every_cell_has_errors_on_test_clips_and_a_fit_chosen_on_others(
-    result: dict[str, Any], tmp_path: Path
+    measured: tuple[dict[str, Any], Path],
 ) -> None:
+    result, kept = measured
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert [cell["id"] for cell in result["cells"]] == ["tiny:1:0.3", "tiny:2:0.5"]
     assert all(seed in split_seeds("test", 20) for seed in result["seeds"])
@@ -59,7 +68,7 @@ def test_every_cell_has_errors_on_test_clips_and_a_fit_chosen_on_others(
     # The cell of layer 2 at sigma 0.5 has no probe.
     assert result["cells"][0]["probe"]["metrics"]["point_error"]["mean"] > 0
     assert result["cells"][1]["probe"] is None
-    card = find_ridge(tmp_path / "ridges", "tiny", 2, 0.5)
+    card = find_ridge(kept, "tiny", 2, 0.5)
     assert card is not None
     assert card.metrics == result["cells"][1]["metrics"]
     assert load_ridge(card, backbone_hash="tiny-1").clips == (2, 1)
@@ -68,8 +77,9 @@ def test_every_cell_has_errors_on_test_clips_and_a_fit_chosen_on_others(
 
 
 def test_clips_are_those_of_the_probes_evaluation_and_differences_pair_them(
-    tiny: Any, result: dict[str, Any]
+    tiny: Any, measured: tuple[dict[str, Any], Path]
 ) -> None:
+    result, _ = measured
     probes = evaluate(parse_probes("tiny:1:0.3"), clips=CLIPS, device="cpu", mean_scenes=1)
     assert result["seeds"] == probes["seeds"]
     assert result["noise_seed"] == probes["noise_seed"]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from printed_commands import DOCUMENTS, REPOSITORY
 
+from explorer.assets import assets_root
 from explorer.held_out import default_path, held_out
 from explorer.metric_names import LOWER_IS_BETTER, METRIC_NAMES
 from explorer.metrics import mean_interval, paired_interval
@@ -35,6 +36,33 @@ def test_the_evaluation_is_of_64_held_out_clips_and_of_every_probe_that_is_shipp
     assert (RESULT["split"], RESULT["clips"]) == ("test", 64)
     assert len(set(RESULT["seeds"])) == 64
     assert len(held_out() or {}) == len(CELLS) == len(list_probes())
+
+
+def test_the_first_grid_is_there_and_its_probes_had_the_same_steps_on_the_same_clips() -> None:
+    sigmas = (0.1, 0.3, 0.5)
+    grid = {("toy-wan", layer, sigma) for layer in (1, 3, 5, 7) for sigma in sigmas}
+    grid |= {("random", 5, sigma) for sigma in sigmas} | {("latent", 0, 0.1), ("rgb", 0, 0.0)}
+    cards = {(card.backbone, card.layer, card.sigma): card for card in list_probes()}
+    assert grid <= set(cards)
+    assert len({(cards[cell].steps, json.dumps(cards[cell].data)) for cell in grid}) == 1
+
+
+def test_the_model_card_says_data_steps_seconds_and_loss_and_the_weights_fit_a_repository() -> None:
+    folder = assets_root() / "models" / "toy-wan"
+    card = json.loads((folder / "card.json").read_text())
+    assert card["trained"] is True
+    assert card["data"]["vae"]
+    assert card["data"]["transformer"]
+    for name in ("steps", "seconds", "loss", "psnr_db"):
+        assert card[name] > 0, name
+    assert max(path.stat().st_size for path in folder.rglob("*.safetensors")) <= 15_000_000
+    shipped = [path for name in ("clips", "models", "probes") for path in each_file(name)]
+    assert sum(path.stat().st_size for path in shipped) < 95_000_000
+
+
+def each_file(name: str) -> Iterator[Path]:
+    """The files of a folder of the assets."""
+    return (path for path in (assets_root() / name).rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize("row", [*CELLS, *BASELINES])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -128,7 +129,8 @@ def test_a_pixel_of_the_viewers_input_picture_is_picked_in_the_frame_that_it_sho
 ) -> None:
     looks(lambda request, **kwargs: stages(clip()))
     list(run(page, session))
-    page.picking.viewer_time(session, SimpleNamespace(payload=SimpleNamespace(time=3.0)))
+    shown = SimpleNamespace(payload=SimpleNamespace(time=3.0))
+    asyncio.run(page.picking.viewer_time(session, shown))
     item = SimpleNamespace(type="entity", entity_path="/input", position=[16.0, 9.0, 0.0])
     elsewhere = SimpleNamespace(type="entity", entity_path="/depth", position=[1.0, 1.0, 0.0])
     view = SimpleNamespace(type="view")

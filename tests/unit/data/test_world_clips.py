@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from explorer import references
+from explorer._video import save_mp4
 from explorer.backbones import registry
 from explorer.clip import load_clip
 from explorer.correspondence import correspondence_summary
@@ -112,10 +113,18 @@ def pairs(tmp_path_factory):
     """(decoded, raw, reference) of two clips that are shipped here and now."""
     folder, found = tmp_path_factory.mktemp("shipped"), []
     for name, position in COMPARED.items():
-        digest = ship(folder, name, position)
+        written = []
+
+        def keep(images, path, *, into=written, **named):
+            into.append(images[:COUNT])
+            save_mp4(images, path, **named)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("explorer.toy.ship_clips.save_mp4", keep)  # the raw frames pass here
+            digest = ship(folder, name, position)
         exact.register_geometry(digest, folder / f"{name}.safetensors")
         decoded = load_clip(folder / f"{name}.mp4", count=COUNT)
-        frames = raw_frames(load_geometry(folder / f"{name}.safetensors").attributes, frames=COUNT)
+        (frames,) = written
         reference = references.reconstruct("exact", decoded)
         found.append((decoded, replace(decoded, frames=frames), reference))
     return found
