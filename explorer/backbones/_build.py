@@ -33,7 +33,11 @@ def build_empty(
     """
     with torch.device("meta"):
         network = make()
-    tables = {} if shallow is None else dict(shallow().named_buffers())
+    tables: dict[str, torch.Tensor] = {}
+    if shallow is not None:
+        # Its own weights are drawn at random and thrown away: nobody else's numbers may change.
+        with torch.random.fork_rng(devices=[]):
+            tables = dict(shallow().named_buffers())
     for name, buffer in list(network.named_buffers()):
         if not buffer.is_meta:
             continue
@@ -150,7 +154,7 @@ def shards(paths: Sequence[Path]) -> Iterator[tuple[str, torch.Tensor]]:
             continue
         try:
             with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118: no mapping
+                for name in file.keys():  # noqa: SIM118 (no mapping)
                     yield name, file.get_tensor(name)
         except BackboneError:
             raise
