@@ -127,11 +127,6 @@ def channels_last(network: nn.Module) -> None:
             weights.data = weights.data.contiguous(memory_format=torch.channels_last)
 
 
-def offered(tensor: torch.Tensor, device: str) -> torch.Tensor:
-    """A tensor on a device."""
-    return tensor.to(device)
-
-
 def _assign(network: nn.Module, name: str, tensor: torch.Tensor) -> None:
     # Not load_state_dict: it walks the whole network for each tensor of thousands.
     owner, _, leaf = name.rpartition(".")

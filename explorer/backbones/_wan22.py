@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from explorer._typing import Float
-from explorer.backbones import _build, _wan_published
+from explorer.backbones import _wan_published
 from explorer.backbones._latents import compute_provenance
 from explorer.backbones._options import Target
 from explorer.backbones._wan import WanBackbone, WanReader
@@ -119,6 +119,7 @@ def load_experts(
     Raises:
         BackboneError: a part is missing, broken or of another structure.
     """
+    text = _wan_published.prompt(target.folder, target.prompt)
     return ExpertsBackbone(
         card,
         _wan_published.load_vae(target),
@@ -128,7 +129,7 @@ def load_experts(
         dtype=DTYPES[target.dtype],
         found=hashes,
         schedule=schedule,
-        prompt=_build.offered(_wan_published.prompt(target.folder, target.prompt), target.device),
+        prompt=text.to(target.device),
     )
 
 

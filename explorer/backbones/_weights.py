@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +21,21 @@ _BLOCK = 2**18
 _BLOCKS = 64
 
 
-def find_weights(card: BackboneCard, weights: Path | None = None) -> Path:
+def find_weights(
+    card: BackboneCard,
+    weights: Path | None = None,
+    *,
+    lacks: Callable[[Path], str] = lambda folder: "",
+) -> Path:
     """The folder with a model's files: the given one, $EMERGE3D_WEIGHTS/ID, or the hub's cache.
 
     Nothing is fetched.
+
+    Args:
+        card: of the model.
+        weights: its folder; None looks where it usually is.
+        lacks: says what a folder lacks; asked of the hub's cache, where a download may have been
+            interrupted.
 
     Raises:
         BackboneError: they are not here; the message says how to get them.
@@ -38,10 +49,15 @@ def find_weights(card: BackboneCard, weights: Path | None = None) -> Path:
     root = os.environ.get(VARIABLE)
     if root and (Path(root) / card.id).is_dir():
         return Path(root) / card.id
-    cached = _cached(card.source)
-    shared = card.source.shared
+    cached, shared = _cached(card.source), card.source.shared
     if cached is not None and (shared is None or _cached(shared) is not None):
-        return cached
+        reason = lacks(cached)
+        if not reason:
+            return cached
+        raise BackboneError(
+            f"the download of {card.id} is not whole: `emerge3d backbones {card.id} --download` "
+            f"fetches what is missing ({reason})"
+        )
     if card.source.by_address:
         fetch = _by_hand(card)
     elif card.source.gated:
@@ -72,17 +88,6 @@ def _by_hand(card: BackboneCard) -> str:
     )
 
 
-def is_here(card: BackboneCard) -> bool:
-    """Whether a backbone can be loaded without fetching anything."""
-    if card.source is None:
-        return True
-    try:
-        find_weights(card)
-    except BackboneError:
-        return False
-    return True
-
-
 def shared_folder(source: Source, folder: Path) -> Path:
     """Where the parts are that a model takes from another repository.
 
@@ -111,6 +116,7 @@ def _repositories(source: Source) -> str:
 
 
 def _cached(source: Source) -> Path | None:
+    """The folder of a repository in the hub's cache, whole or not."""
     from huggingface_hub import snapshot_download
 
     if source.by_address:
@@ -121,9 +127,7 @@ def _cached(source: Source) -> Path | None:
         )
     except (OSError, ValueError):  # the hub's LocalEntryNotFoundError is both
         return None
-    folder = Path(found)
-    whole = all(any(folder.glob(pattern)) for pattern in source.files)
-    return folder if whole else None
+    return Path(found)
 
 
 def download(card: BackboneCard) -> Path:

@@ -41,12 +41,16 @@ class BackboneCard:
         token_grid: (h, w) of the features.
         default_cell: (layer, sigma) shown first.
         uses_sigma: False where noise has no meaning (sigma is then ignored and shown as 0).
-        parameters: number of weights.
-        memory_bytes: needed to run one clip, weights included, in the usual precision (float32
-            for shipped models, bfloat16 for published ones).
+        parameters: number of weights that are in memory together.
         note: one sentence: what it stands for, what it controls for.
+        memory_bytes: needed to run one full clip, weights included, in the usual precision: float32
+            for shipped models; for published ones, where it follows from the fields below, a
+            network in bfloat16 behind a VAE in float32.
         source: where published weights are; None for what comes with the package.
-        working_bytes: of `memory_bytes`, what the activations of a full clip take in bfloat16.
+        vae_parameters: of `parameters`, those of the video VAE, which has a precision of its own.
+        working_bytes: what the network's activations of a full clip take in bfloat16.
+        vae_working_bytes: what the VAE's activations of a full clip take in float32; both are
+            never there at once.
         taps: what can be read of a block: its output, its attention's query, its key.
         official: how the released feature extraction differs from this one, and why.
         first_frame: whether the first frame is also given without noise (image to video).
@@ -65,10 +69,12 @@ class BackboneCard:
     default_cell: tuple[int, float]
     uses_sigma: bool
     parameters: int
-    memory_bytes: int
     note: str
+    memory_bytes: int = 0
     source: Source | None = None
+    vae_parameters: int = 0
     working_bytes: int = 0
+    vae_working_bytes: int = 0
     taps: tuple[str, ...] = ("block",)
     official: str = ""
     first_frame: bool = False

@@ -27,7 +27,6 @@ CARD = BackboneCard(
     default_cell=(23, 0.0),
     uses_sigma=False,
     parameters=909_112_320,
-    memory_bytes=7_300_000_000,
     # 117,300 tokens: hidden layer of the MLP twice, q, k and their rotation in float32
     working_bytes=5_500_000_000,
     note="Trained for 3D; the reference geometry of the paper comes from the heads on top of it.",

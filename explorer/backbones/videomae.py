@@ -53,7 +53,7 @@ def write_tiny(folder: Path) -> None:
         id="videomae-l",
         title="VideoMAE ViT-L/16",
         kind="video encoder",
-        licence="CC-BY-NC-4.0",
+        licence="CC BY-NC 4.0",
         layers=25,
         width=1024,
         input_size=(224, 224),
@@ -63,13 +63,12 @@ def write_tiny(folder: Path) -> None:
         default_cell=(24, 0.0),
         uses_sigma=False,
         parameters=sizes(CONFIG).parameters,
-        memory_bytes=700_000_000,
         # 1,568 tokens, about a dozen tensors of them in one block
         working_bytes=60_000_000,
         note="A video encoder that learnt motion by filling in masked pixels.",
         # the pattern fits model.safetensors and pytorch_model.bin; float32, with a decoder of 12
         # blocks of width 512
-        source=Source("MCG-NJU/videomae-large", ("config.json", "*model.*[sn]"), 1_380_000_000),
+        source=Source("MCG-NJU/videomae-large", ("config.json", "*model.*[sn]"), 1_370_000_000),
         taps=("block", "query", "key"),
         official=(
             "Not in the paper. Frames are stretched to a square; clips of an odd number begin "

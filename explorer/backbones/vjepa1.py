@@ -62,7 +62,7 @@ def write_tiny(folder: Path) -> None:
         id="vjepa1-h",
         title="V-JEPA ViT-H/16, 384 px",
         kind="video encoder",
-        licence="CC-BY-NC-4.0",
+        licence="CC BY-NC 4.0",
         layers=32,
         width=1280,
         input_size=(480, 832),
@@ -73,7 +73,6 @@ def write_tiny(folder: Path) -> None:
         uses_sigma=False,
         # with the table of positions, which the file holds
         parameters=637_546_240,
-        memory_bytes=1_900_000_000,
         # 12,480 tokens, about 16 tensors of them in one block (32 MB each, four times in the MLP)
         working_bytes=600_000_000,
         note="The paper's self-supervised video encoder: motion, but nothing to generate.",

@@ -55,7 +55,7 @@ CONFIGS = {
 }
 
 
-def make_card(name: str, repo: str, title: str, *, memory: int, note: str) -> BackboneCard:
+def make_card(name: str, repo: str, title: str, *, note: str, licence: str = "MIT") -> BackboneCard:
     """One published size."""
     found = sizes(CONFIGS[name])
     side = CONFIGS[name]["crop_size"]
@@ -64,7 +64,7 @@ def make_card(name: str, repo: str, title: str, *, memory: int, note: str) -> Ba
         id=name,
         title=title,
         kind="video encoder",
-        licence="MIT",
+        licence=licence,
         layers=found.blocks + 1,
         width=found.width,
         input_size=(side, side),
@@ -74,7 +74,6 @@ def make_card(name: str, repo: str, title: str, *, memory: int, note: str) -> Ba
         default_cell=(found.blocks, 0.0),
         uses_sigma=False,
         parameters=found.parameters,
-        memory_bytes=memory,
         # 32 slots of tokens, about 24 tensors of them in one block: rotations make copies
         working_bytes=24 * 2 * 32 * grid * grid * found.width,
         note=note,
@@ -93,21 +92,19 @@ CARDS = (
         "vjepa2-l",
         "facebook/vjepa2-vitl-fpc64-256",
         "V-JEPA 2 ViT-L/16, 256 px",
-        memory=1_100_000_000,
         note="A video encoder that learnt from a million hours, in its smallest size.",
     ),
     make_card(
         "vjepa2-h",
         "facebook/vjepa2-vith-fpc64-256",
         "V-JEPA 2 ViT-H/16, 256 px",
-        memory=1_900_000_000,
         note="V-JEPA 2 at the size of the paper's V-JEPA 1.",
     ),
     make_card(
         "vjepa2-g",
         "facebook/vjepa2-vitg-fpc64-384",
         "V-JEPA 2 ViT-g/16, 384 px",
-        memory=3_400_000_000,
+        licence="Apache-2.0",
         note="The largest V-JEPA 2, at its finest published grid.",
     ),
 )

@@ -55,7 +55,7 @@ class Backbones:
 
 def describe(card: BackboneCard) -> dict[str, Any]:
     """Facts of a card, whether it can run here, and its (layer, sigma) cells with a probe."""
-    from explorer.backbones import _weights
+    from explorer.backbones import registry
     from explorer.probe.checkpoint import list_probes
 
     cells = sorted({(probe.layer, probe.sigma) for probe in list_probes(card.id)})
@@ -64,7 +64,7 @@ def describe(card: BackboneCard) -> dict[str, Any]:
     facts["source"] = None if source is None else source.repo
     facts["download_bytes"] = 0 if source is None else source.download_bytes
     facts["gated"] = source is not None and source.gated
-    facts["here"] = _weights.is_here(card)
+    facts["here"] = registry.is_here(card.id)
     return {**facts, "probes": [list(cell) for cell in cells]}
 
 

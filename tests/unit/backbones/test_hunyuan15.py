@@ -154,7 +154,7 @@ def test_large_pictures_are_encoded_in_tiles_that_fade_into_each_other(
 ) -> None:
     settings = json.loads((folder / "vae" / "config.json").read_text())
     files = list((folder / "vae").glob("*.safetensors"))
-    kind = _hunyuan15_published.VAE
+    kind = _hunyuan15_published.FAMILY.vae
     video = hand.pixels(make_clip(1, (64, 320)))
     plain = plain_vae(folder)
     for small, tile, step in ((False, 256, 192), (True, 128, 96)):

@@ -302,7 +302,7 @@ def test_other_prompts_are_embedded_once_with_all_padding_seen(
         pooled = clip(torch.tensor([[3, 4, 5, 1] + [0] * 73])).pooler_output
     torch.testing.assert_close(found["text"], states, rtol=0.05, atol=0.05)
     torch.testing.assert_close(found["pooled"], pooled, rtol=0.05, atol=0.05)
-    (folder / "google" / "t5-v1_1-xxl" / "model.safetensors").unlink()
+    monkeypatch.setattr(transformers.T5EncoderModel, "from_pretrained", None)
     assert torch.equal(_opensora_published.prompt(folder, "a red house")["text"], found["text"])
 
 

@@ -187,8 +187,8 @@ def test_one_expert_at_a_time_is_read_and_only_when_it_is_asked_for(
 def test_passes_of_both_experts_at_once_give_what_each_gives_alone(
     folders: dict[str, Path], make_clip: MakeClip
 ) -> None:
-    model, clip = load(EXPERTS, folders[EXPERTS]), make_clip(5, SIZE)
-    sigmas = (0.3, 0.95, 0.5, 0.99)
+    model, clip = load(EXPERTS, folders[EXPERTS]), make_clip(1, SIZE)
+    sigmas = (0.3, 0.95, 0.5)
     expected = [model.extract(clip, layers=[3], sigma=each)[3].values for each in sigmas]
     start = Barrier(len(sigmas))
 
