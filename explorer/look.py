@@ -116,6 +116,7 @@ class _Run:
                 stride=request.stride,
                 count=request.count,
                 size=self.card.input_size,
+                fit=self.card.fit,
             )
             key = cache.clip_key(clip)
         yield Decoded(seconds=self.now(), clip=clip)
@@ -284,6 +285,7 @@ class _Run:
                 stride=request.stride,
                 count=request.count,
                 size=size,
+                fit=self.card.fit,
             )
 
         return references.Context(

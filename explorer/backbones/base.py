@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from explorer._resize import resize
+from explorer._resize import Fit, resize
 from explorer._typing import Float, Int, UInt8
 from explorer.backbones._options import Source
 from explorer.errors import BackboneError, Cancelled
@@ -54,6 +54,8 @@ class BackboneCard:
         taps: what can be read of a block: its output, its attention's query, its key.
         official: how the released feature extraction differs from this one, and why.
         first_frame: whether the first frame is also given without noise (image to video).
+        fit: how a video of another shape is brought to `input_size`, as the model's own
+            preprocessing does it, or the paper's for the models it probes: "crop" or "stretch".
     """
 
     id: str
@@ -78,6 +80,7 @@ class BackboneCard:
     taps: tuple[str, ...] = ("block",)
     official: str = ""
     first_frame: bool = False
+    fit: Fit = "crop"
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,9 @@ class Backbone(ABC):
         """Features of the wanted layers from one pass that stops after the last of them.
 
         Args:
-            clip: frames of any size; those of another size than the card's are stretched to it.
+            clip: frames of any size. All of each is seen, stretched where it has another shape than
+                the card's, so that tokens cover what the clip shows; what is to be cropped is
+                cropped when the clip is made: `load_clip(..., size=card.input_size, fit=card.fit)`.
             layers: 0-based blocks whose outputs are kept.
             sigma: fraction of noise in [0, 1].
             seed: seed of the noise.

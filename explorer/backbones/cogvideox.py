@@ -56,6 +56,7 @@ CARD_2B = BackboneCard(
     note="A smaller video generator: sines and cosines for positions, other noise than the 5B.",
     source=Source("zai-org/CogVideoX-2b", FILES, 3_387_600_000 + 431_200_000 + TEXT_BYTES),
     taps=("block", "query", "key"),
+    fit="stretch",
     official=f"{RELEASED}; layer 20, --t 749 (cogvideox-2b-official has its frames).",
 )
 CARD_5B = replace(

@@ -75,6 +75,7 @@ LARGE = BackboneCard(
     # files are float32
     source=Source("facebook/dinov2-large", WEIGHTS, 1_217_000_000),
     taps=("block", "query", "key"),
+    fit="stretch",
     official="Last hidden state after the final norm (here layer 24; 0 to 23 are the blocks).",
 )
 

@@ -80,6 +80,7 @@ def make_card(name: str, *, note: str) -> BackboneCard:
             gated=True,
         ),
         taps=("block", "query", "key"),
+        fit="stretch",
         official=f"Not in the paper; layer {found.blocks} is after the final norm, as for DINOv2.",
     )
 

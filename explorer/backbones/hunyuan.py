@@ -56,6 +56,7 @@ CARD = BackboneCard(
         DOWNLOAD_BYTES,
     ),
     taps=("block", "query", "key"),
+    fit="stretch",
     official="None released. Made for 720 x 1280 and 129 frames, here 480 x 832 and 81.",
 )
 

@@ -43,6 +43,7 @@ CARD = BackboneCard(
         DOWNLOAD_BYTES,
     ),
     taps=("block", "query", "key"),
+    fit="stretch",
     official="None released.",
 )
 

@@ -48,6 +48,7 @@ CARD = BackboneCard(
     # float32: transformer 7.7 GB, text encoder 19 GB, VAE 1.7 GB
     source=Source("Lightricks/LTX-Video", FILES, 28_400_000_000),
     taps=("block", "query", "key"),
+    fit="stretch",
     official="Not probed by the paper.",
 )
 

@@ -47,6 +47,7 @@ CARD = BackboneCard(
     # transformer in bfloat16 20.1 GB, VAE in float32 1.8 GB; the text encoder is not fetched
     source=Source("genmo/mochi-1-preview", FILES, 21_900_000_000),
     taps=("block", "query", "key"),
+    fit="stretch",
     official="Not probed by the paper.",
 )
 

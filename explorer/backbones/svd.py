@@ -50,6 +50,7 @@ CARD = BackboneCard(
         "stabilityai/stable-video-diffusion-img2vid-xt", FILES, 3_440_000_000, gated=True
     ),
     taps=("block", "query", "key"),
+    fit="stretch",
     official="Not probed by the paper.",
 )
 

@@ -33,7 +33,8 @@ CARD = BackboneCard(
     # 1,256,537,516 values in float32, with heads that are not used here
     source=Source("facebook/VGGT-1B", ("config.json", "model.safetensors"), 5_030_000_000),
     taps=("block", "query", "key"),
-    official="Not probed by the paper, which takes its depth and cameras as ground truth.",
+    official="Not probed by the paper, which takes its depth and cameras as ground truth. Its own "
+    "preprocessing keeps the whole width; here the picture keeps its shape.",
 )
 
 

@@ -1,7 +1,8 @@
 """VideoMAE: a masked autoencoder of videos (Tong et al., 2022, arXiv 2203.12602).
 
-Up to 16 frames at once, two to a token, 224x224 pixels: a whole frame is stretched to the square.
-The last layer is the final LayerNorm's output. The decoder that the files also hold is left out.
+Up to 16 frames at once, two to a token, 224x224 pixels: the centred square of a frame, as in its
+own preprocessing. The last layer is the final LayerNorm's output. The decoder that the files also
+hold is left out.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ def write_tiny(folder: Path) -> None:
         source=Source("MCG-NJU/videomae-large", ("config.json", "*model.*[sn]"), 1_370_000_000),
         taps=("block", "query", "key"),
         official=(
-            "Not in the paper. Frames are stretched to a square; clips of an odd number begin "
-            "with frame 0 twice. Layer 24 is after the final norm."
+            "Not in the paper. Clips of an odd number of frames begin with frame 0 twice. Layer 24 "
+            "is after the final norm."
         ),
     ),
     hashes=FAMILY.hashes,

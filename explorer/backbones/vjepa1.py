@@ -79,6 +79,7 @@ def write_tiny(folder: Path) -> None:
         # estimated: the file also has the target encoder, the predictor and the optimiser's state
         source=Source(URL, (FILE,), 10_400_000_000),
         taps=("block", "query", "key"),
+        fit="stretch",
         official=(
             "Always 76 frames: 5 interleaved clips [0] + [i + 5k]; here n clips of 1 + 15 n "
             "frames. Last block without the final norm, as here; slots are listed by time."

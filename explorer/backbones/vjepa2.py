@@ -1,8 +1,8 @@
 """V-JEPA 2: self-supervised video encoders (Assran et al., 2025, arXiv 2506.09985).
 
 Up to 64 frames at once, two to a token, rotary positions in time, row and column. The input is
-square as published: a whole frame is stretched to it, and tokens cover the whole frame. The last
-layer is the final LayerNorm's output. The predictor that the files also hold is left out.
+square as published, the centred part of a frame. The last layer is the final LayerNorm's output.
+The predictor that the files also hold is left out.
 """
 
 from __future__ import annotations
@@ -81,8 +81,9 @@ def make_card(name: str, repo: str, title: str, *, note: str, licence: str = "MI
         source=Source(repo, WEIGHTS, 4 * (found.parameters + PREDICTOR)),
         taps=("block", "query", "key"),
         official=(
-            "Not in the paper, which has V-JEPA 1. Frames are stretched to a square; clips of an "
-            f"odd number begin with frame 0 twice. Layer {found.blocks} is after the final norm."
+            "Not in the paper, which has V-JEPA 1. Its own preprocessing also cuts an eighth off "
+            "the centred square, which is kept here. Clips of an odd number of frames begin with "
+            f"frame 0 twice. Layer {found.blocks} is after the final norm."
         ),
     )
 

@@ -48,6 +48,7 @@ CARD = BackboneCard(
     # Transformer and VAE in float32, text encoder in bfloat16; from the counts of parameters.
     source=Source("Wan-AI/Wan2.2-TI2V-5B-Diffusers", FILES, 34_200_000_000),
     taps=("block", "query", "key"),
+    fit="stretch",
     official="Not in the released extraction. Text to video: no frame is given without noise.",
 )
 

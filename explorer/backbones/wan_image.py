@@ -57,6 +57,7 @@ def _tiny(folder: Path) -> None:
             90_100_000_000,
         ),
         taps=("block", "query", "key"),
+        fit="stretch",
         official=(
             "No configuration of the paper uses it. Its helper conditions on the last frame by "
             "mistake (`video[-1]`); here it is the first. Layer 20, --t 749, unseeded noise."

@@ -24,3 +24,14 @@ def test_wan_is_told_timestep_502_as_in_the_paper() -> None:
         level = registry.noise_level(name, registry.card(name).default_cell[1])
         assert level is not None
         assert level.timestep == 502
+
+
+def test_models_of_the_paper_and_of_diffusers_are_shown_whole_frames_others_square_pixels() -> None:
+    stretched = {card.id for card in registry.cards() if card.fit == "stretch"}
+    families = ("wan", "cogvideox", "aether", "open-sora", "hunyuan", "ltx", "mochi", "svd")
+    families += ("vjepa1", "dinov2", "dinov3")
+    assert stretched == {
+        card.id
+        for card in registry.cards()
+        if card.source is not None and card.id.startswith(families)
+    }
