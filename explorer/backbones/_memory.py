@@ -90,6 +90,17 @@ def check_memory(card: BackboneCard, target: Target) -> None:
     )
 
 
+def choices(card: BackboneCard, device: str) -> list[tuple[str, int]]:
+    """(options, need in bytes) of one full clip on a device: what each option saves, most first."""
+    full = Target(device=device)
+    found = [("--dtype float32", needed(card, full))]
+    for words, target in _options(full):
+        need = needed(card, target)
+        if need < found[-1][1]:
+            found.append((" ".join(("--dtype bfloat16", *words)), need))
+    return found
+
+
 def _options(target: Target) -> list[tuple[tuple[str, ...], Target]]:
     """Ways to need less, those that change least first."""
     half = replace(target, dtype="bfloat16")

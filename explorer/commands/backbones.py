@@ -38,6 +38,7 @@ class Backbones:
             BackboneError: unknown id, or the weights cannot be fetched.
         """
         from explorer.backbones import _weights, registry
+        from explorer.commands import _backbone_page
 
         if self.id is None:
             if self.download or self.weights is not None:
@@ -48,8 +49,11 @@ class Backbones:
         card = registry.card(self.id, weights=self.weights)
         if self.download:
             print(f"{card.id} is in {_weights.download(card)}", file=sys.stderr)
-        facts = {**describe(card), "noise": noise_table(card)}
-        print(json.dumps(facts, allow_nan=False) if self.json else page(facts))
+        facts, noise = describe(card), noise_table(card)
+        if self.json:
+            print(json.dumps({**facts, "noise": noise}, allow_nan=False))
+        else:
+            print(_backbone_page.page(card, noise, facts["probes"]))
         return 0
 
 
@@ -68,7 +72,7 @@ def describe(card: BackboneCard) -> dict[str, Any]:
     return {**facts, "probes": [list(cell) for cell in cells]}
 
 
-def noise_table(card: BackboneCard) -> list[dict[str, float]]:
+def noise_table(card: BackboneCard) -> list[dict[str, float | int]]:
     """Sigma, the model's timestep and the official index; empty where there is no noise."""
     from explorer.backbones import registry
 
@@ -105,31 +109,6 @@ def _row(facts: dict[str, Any]) -> tuple[str, ...]:
         f"{_bytes(facts['download_bytes'])}{gated}" if facts["source"] else "-",
         "yes" if facts["here"] else "no",
     )
-
-
-def page(facts: dict[str, Any]) -> str:
-    """All facts of one backbone, a line each, and its noise table."""
-    noise = facts.pop("noise")
-    shown = {name: value for name, value in facts.items() if value not in ("", None)}
-    width = max(len(name) for name in shown)
-    lines = [f"{name:<{width}}  {_text(name, value)}" for name, value in shown.items()]
-    if noise:
-        lines += ["", f"{'sigma':>7}  {'timestep':>9}  {'official index':>14}"]
-        lines += [
-            f"{row['sigma']:7.3f}  {row['timestep']:9g}  {row['official_index']:14d}"
-            for row in noise
-        ]
-    return "\n".join(lines)
-
-
-def _text(name: str, value: Any) -> str:
-    if name.endswith("_bytes"):
-        return _bytes(value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_text("", item) for item in value) or "none"
-    return str(value)
 
 
 def _bytes(count: int) -> str:
