@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from explorer.errors import BackboneError
 
@@ -122,12 +122,16 @@ def _cached(source: Source) -> Path | None:
     if source.by_address:
         return None
     try:
-        found = snapshot_download(
-            source.repo, allow_patterns=list(source.files), local_files_only=True
-        )
+        found = snapshot_download(source.repo, **_wanted(source), local_files_only=True)
     except (OSError, ValueError):  # the hub's LocalEntryNotFoundError is both
         return None
     return Path(found)
+
+
+def _wanted(source: Source) -> dict[str, Any]:
+    """What of a repository is wanted, for the hub's library."""
+    at = {} if source.revision is None else {"revision": source.revision}
+    return {"allow_patterns": list(source.files), **at}
 
 
 def download(card: BackboneCard) -> Path:
@@ -146,12 +150,13 @@ def download(card: BackboneCard) -> Path:
         raise BackboneError(f"{card.id} is in no repository: {_by_hand(card)}")
     if source.shared is not None:
         download(replace(card, source=source.shared))
+    at = "" if source.revision is None else f" --revision {source.revision}"
     by_hand = (
-        f"on a machine with access: hf download {source.repo} --local-dir DIR; "
+        f"on a machine with access: hf download {source.repo}{at} --local-dir DIR; "
         "then give --weights DIR here"
     )
     try:
-        return Path(snapshot_download(source.repo, allow_patterns=list(source.files)))
+        return Path(snapshot_download(source.repo, **_wanted(source)))
     except hub.GatedRepoError:
         reason = f"{_access(source.repo)} and try again"
     except hub.RepositoryNotFoundError:

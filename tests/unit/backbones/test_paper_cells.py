@@ -29,7 +29,7 @@ def test_wan_is_told_timestep_502_as_in_the_paper() -> None:
 def test_models_of_the_paper_and_of_diffusers_are_shown_whole_frames_others_square_pixels() -> None:
     stretched = {card.id for card in registry.cards() if card.fit == "stretch"}
     families = ("wan", "cogvideox", "aether", "open-sora", "hunyuan", "ltx", "mochi", "svd")
-    families += ("vjepa1", "dinov2", "dinov3")
+    families += ("vjepa1", "dinov2", "dinov3", "videoprism")
     assert stretched == {
         card.id
         for card in registry.cards()
