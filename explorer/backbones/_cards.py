@@ -27,13 +27,14 @@ def resized(
         layers: number of blocks.
         width: channels of a token; activations grow with it.
         parameters: number of weights in memory together.
-        vae_parameters: of these, the VAE's.
+        vae_parameters: of these, the VAE's; its activations grow with their root, as channels do.
         patch: side of a token in pixels; None keeps the card's grid.
         input_size: (height, width); None keeps the card's.
         frame_step: latent time; None keeps the card's.
         max_frames: most in one pass; None keeps the card's.
         default_layer: shown first; None keeps the card's where there is one of that number.
     """
+    smaller = vae_parameters / card.vae_parameters if card.vae_parameters else 1
     size = input_size or card.input_size
     grid = card.token_grid if patch is None else (size[0] // patch, size[1] // patch)
     layer, sigma = card.default_cell
@@ -48,5 +49,6 @@ def resized(
         parameters=parameters,
         vae_parameters=vae_parameters,
         working_bytes=card.working_bytes * width // card.width,
+        vae_working_bytes=round(card.vae_working_bytes * smaller**0.5),
         default_cell=(min(layer, layers - 1) if default_layer is None else default_layer, sigma),
     )

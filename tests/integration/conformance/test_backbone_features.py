@@ -16,9 +16,19 @@ from asking import (
 )
 
 from explorer.backbones import registry
-from explorer.backbones.base import Backbone, check_clip, slot_map
+from explorer.backbones._memory import needed
+from explorer.backbones._options import Target
+from explorer.backbones.base import Backbone, BackboneCard, check_clip, slot_map
 from explorer.clip import clip_from_frames
 from explorer.errors import BackboneError
+
+COUNTS = (1, 4, 5, 17, 49, 80, 81, 97, 129)
+
+
+def taken(card: BackboneCard) -> list[int]:
+    """Those of COUNTS that a model takes."""
+    fits = [count for count in COUNTS if (count - 1) % card.frame_step == 0]
+    return [count for count in fits if count <= card.max_frames]
 
 
 def test_the_card_describes_the_features(full: Backbone) -> None:
@@ -60,6 +70,10 @@ def test_the_card_counts_the_weights(full: Backbone) -> None:
     assert full.card.parameters in (trained, stored)
 
 
+def test_a_small_copy_needs_little_memory(full: Backbone) -> None:
+    assert needed(full.card, Target()) < 2 * 2**30
+
+
 @pytest.mark.parametrize("name", IDS)
 def test_cuda_agrees_with_the_cpu_within_two_percent_of_the_spread(name: str) -> None:
     import torch
@@ -73,11 +87,27 @@ def test_cuda_agrees_with_the_cpu_within_two_percent_of_the_spread(name: str) ->
     assert np.abs(cpu - cuda).max() < 0.02 * cpu.std()
 
 
-@pytest.mark.parametrize("steps", [0, 1, 4])
+@pytest.mark.parametrize("name", [card.id for card in registry.cards() if card.source])
+def test_weights_that_visit_the_device_block_by_block_give_the_same_features(name: str) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    found = []
+    for offload in (False, True):
+        model = small(registry.load(name, target=Target(device="cuda", offload=offload)))
+        clip = some_clip(model)
+        found.append([ask(model, clip, layers=[model.card.layers - 1 - n]).values for n in (1, 0)])
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("length", ["one frame", "one step", "long"])
 def test_every_frame_has_a_slot_and_every_slot_a_frame_of_its_own(
-    backbone: Backbone, steps: int
+    backbone: Backbone, length: str
 ) -> None:
-    count = min(1 + steps * backbone.card.frame_step, backbone.card.max_frames)
+    step, most = backbone.card.frame_step, backbone.card.max_frames
+    long = max(*taken(backbone.card), 1 + step)
+    count = min({"one frame": 1, "one step": 1 + step, "long": long}[length], most)
     features = ask(backbone, make_clip(backbone, count))
     frame_to_slot, slot_frames = backbone.slots(count)
     np.testing.assert_array_equal(features.frame_to_slot, frame_to_slot)
@@ -94,8 +124,8 @@ def test_every_frame_has_a_slot_and_every_slot_a_frame_of_its_own(
 def test_the_slots_of_long_clips_are_consistent(name: str) -> None:
     model = registry.load(name, device="cpu")
     card = model.card
-    for count in (1, 4, 5, 17, 49, 80, 81, 97, 129):
-        if count > card.max_frames or (count - 1) % card.frame_step:
+    for count in COUNTS:
+        if count not in taken(card):
             with pytest.raises(BackboneError, match="choose"):
                 check_clip(card, sized_clip(count, (2, 2)), [0], 0.0)
             continue
@@ -146,9 +176,10 @@ def test_features_depend_on_the_clip(backbone: Backbone) -> None:
 
 def test_frames_of_another_size_are_stretched(backbone: Backbone) -> None:
     height, width = backbone.card.input_size
-    portrait = sized_clip(1, (2 * width, height))
-    features = ask(backbone, portrait)
-    assert features.grid == SMALL_GRID
+    for size in ((2 * width, height), (height + 17, width - 5)):  # portrait, then odd
+        features = ask(backbone, sized_clip(1, size))
+        assert features.grid == SMALL_GRID
+        assert np.isfinite(features.values).all()
     doubled = some_clip(backbone)
     large = clip_from_frames(doubled.frames.repeat(2, 1).repeat(2, 2), name="large")
     np.testing.assert_array_equal(ask(backbone, large).values, ask(backbone, doubled).values)

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from explorer.backbones import _memory, registry
+from explorer.backbones._cards import resized
 from explorer.backbones._options import Source, Target
 from explorer.errors import BackboneError
 
@@ -84,6 +85,14 @@ def test_wan_needs_what_was_measured() -> None:
         encoder = 4 * card.vae_parameters + card.vae_working_bytes
         assert encoder / 2**30 == pytest.approx(3.7, rel=0.02)
     assert registry.card("wan2.1-14b").memory_bytes < 32 * 2**30
+
+
+def test_activations_of_a_smaller_model_count_by_its_channels() -> None:
+    width = CARD.width // 2
+    vae = CARD.vae_parameters // 4
+    found = resized(CARD, layers=3, width=width, parameters=2 * vae, vae_parameters=vae)
+    assert found.working_bytes == CARD.working_bytes // 2
+    assert found.vae_working_bytes == CARD.vae_working_bytes // 2
 
 
 def test_what_fits_is_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
