@@ -3,205 +3,48 @@
     python benchmarks/extraction.py            # a GPU: 1.3B and 14B at their true size
     python benchmarks/extraction.py --tiny     # the same code with a tiny model, on any machine
 
-Weights are random, made on the device in the wanted precision; nothing is downloaded. 81 frames of
-480 x 832; every row is the median of warm runs. The released procedure is done in the same run:
-Wan in float32, the clip encoded again for every cell, all blocks run, one layer kept.
+Needs torch, diffusers, numpy and safetensors, and this folder on the path (PYTHONPATH=. where the
+package is not installed). Weights are random, made on the device in the wanted precision; nothing
+is downloaded. 81 frames of 480 x 832; every row is the median of warm runs. The released procedure
+is done in the same run: Wan in float32, the clip encoded again for every cell, all blocks run, one
+layer kept. All of it takes about two minutes on an H200.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import gc
 import json
-import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from extraction_measure import Row, Setting, feature_bytes
+from extraction_models import TRANSFORMERS, make_prompt
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from explorer.backbones import _build, _latents, _wan, registry
-from explorer.backbones.base import BackboneCard
-from explorer.clip import Clip, clip_from_frames
+from explorer.backbones import _latents, _wan
+from explorer.clip import Clip
 from explorer.noise import WanSchedule
 
 SCHEDULE = WanSchedule(3.0)
 SIGMA = 0.5
 ROW_OF_SIGMAS = (0.1, 0.3, 0.5, 0.8)
-# transformer/config.json of the published repositories; what is not named is diffusers' default.
-TRANSFORMERS: dict[str, dict[str, Any]] = {
-    "wan2.1-1.3b": {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30},
-    "wan2.1-14b": {"num_attention_heads": 40, "ffn_dim": 13824, "num_layers": 40},
-}
-TINY_TRANSFORMER: dict[str, Any] = {
-    "num_attention_heads": 2,
-    "attention_head_dim": 12,
-    "in_channels": 4,
-    "out_channels": 4,
-    "text_dim": 16,
-    "freq_dim": 16,
-    "ffn_dim": 48,
-    "num_layers": 4,
-}
-TINY_VAE: dict[str, Any] = {
-    "base_dim": 4,
-    "z_dim": 4,
-    "dim_mult": [1, 1, 2, 2],
-    "num_res_blocks": 1,
-    "latents_mean": [0.0] * 4,
-    "latents_std": [1.0] * 4,
-}
 ATTENTION = {
     "chosen by torch": None,
     "flash": SDPBackend.FLASH_ATTENTION,
     "cuDNN": SDPBackend.CUDNN_ATTENTION,
 }
+LIMITS = {"wan2.1-14b": 32.0}
+"""GiB on the device that a model should not exceed."""
 VAE_LAYOUTS = (
     ("float32", "float32", False),
     ("bfloat16", "bfloat16", False),
     ("bfloat16, channels last", "bfloat16", True),
 )
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measurement.
-
-    Attributes:
-        what: was done.
-        seconds: of each run.
-        peak_bytes: most memory on the device, weights included; 0 without a GPU.
-        feature_bytes: that arrived in host memory.
-        wanted: seconds that the median should not exceed; None for rows to compare with.
-    """
-
-    what: str
-    seconds: list[float]
-    peak_bytes: int
-    feature_bytes: int
-    wanted: float | None = None
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is measured with what."""
-
-    device: torch.device
-    repeats: int
-    tiny: bool
-    compiled: bool
-
-    @property
-    def on_gpu(self) -> bool:
-        return self.device.type == "cuda"
-
-    def card(self, name: str) -> BackboneCard:
-        card = registry.card(name)
-        if not self.tiny:
-            return card
-        return dataclasses.replace(
-            card, layers=4, width=24, input_size=(64, 96), token_grid=(4, 6), default_cell=(2, 0.5)
-        )
-
-    def clip(self, card: BackboneCard) -> Clip:
-        count = 9 if self.tiny else card.max_frames
-        frames = np.random.default_rng(0).integers(0, 256, (count, *card.input_size, 3), np.uint8)
-        return clip_from_frames(frames, name="noise")
-
-    def measure(self, what: str, run: Callable[[], object], *, wanted: float | None = None) -> Row:
-        """Warm runs after one that is not counted; `run` returns features, or their bytes."""
-        seconds, delivered = [], 0
-        gc.collect()
-        if self.on_gpu:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(self.device)
-        for turn in range(self.repeats + 1):
-            self.wait()
-            start = time.perf_counter()
-            result = run()
-            self.wait()
-            if turn:
-                seconds.append(time.perf_counter() - start)
-            delivered = _feature_bytes(result)
-            del result
-        peak = torch.cuda.max_memory_allocated(self.device) if self.on_gpu else 0
-        row = Row(what, seconds, peak, delivered, None if self.tiny else wanted)
-        print(_line(row), flush=True)
-        return row
-
-    def wait(self) -> None:
-        if self.on_gpu:
-            torch.cuda.synchronize(self.device)
-
-
-def _feature_bytes(result: object) -> int:
-    if isinstance(result, int):
-        return result
-    if isinstance(result, dict):
-        return sum(_feature_bytes(value) for value in result.values())
-    if isinstance(result, np.ndarray):
-        return result.nbytes
-    values = getattr(result, "values", None)
-    return values.nbytes if isinstance(values, np.ndarray) else 0
-
-
-def random_tensors(
-    network: torch.nn.Module, device: torch.device
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Weights under which activations neither vanish nor grow, made on the device."""
-    generator = torch.Generator(device).manual_seed(0)
-    for name, empty in network.state_dict().items():
-        noise = torch.randn(empty.shape, generator=generator, device=device)
-        if empty.dim() > 1 and max(empty.shape) < empty.numel():
-            yield name, noise / empty[0].numel() ** 0.5
-        elif name.endswith(("weight", "gamma")):
-            yield name, 1 + 0.1 * noise
-        else:
-            yield name, 0.1 * noise
-
-
-def make(kind: str, config: dict[str, Any], *, device: torch.device, dtype: str) -> Any:
-    """A model of diffusers, built without memory and filled part by part."""
-    import diffusers
-
-    model: Any = getattr(diffusers, kind)
-    has_blocks = kind == "WanTransformer3DModel"
-    network = _build.build_empty(
-        lambda: model(**config),
-        (lambda: model(**{**config, "num_layers": 0})) if has_blocks else None,
-    )
-    tensors = random_tensors(network, device)
-    where = Path("random weights")
-    return _build.fill(network, tensors, device=str(device), dtype=dtype, where=where)
-
-
-def make_vae(setting: Setting, dtype: str, *, channels_last: bool) -> Any:
-    config = TINY_VAE if setting.tiny else {}
-    vae = make("AutoencoderKLWan", config, device=setting.device, dtype=dtype)
-    if channels_last:
-        _build.channels_last(vae)
-    return vae
-
-
-def make_transformer(setting: Setting, name: str, dtype: str) -> Any:
-    config = TINY_TRANSFORMER if setting.tiny else TRANSFORMERS[name]
-    return make("WanTransformer3DModel", config, device=setting.device, dtype=dtype)
-
-
-def make_prompt(transformer: Any, device: torch.device) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(1, 512, transformer.config.text_dim, generator=generator).to(device)
 
 
 @torch.inference_mode()
@@ -231,8 +74,8 @@ def released(setting: Setting, name: str) -> list[Row]:
     """The released procedure and its two halves."""
     card = setting.card(name)
     clip, layer = setting.clip(card), card.default_cell[0]
-    vae = make_vae(setting, "float32", channels_last=False)
-    transformer = make_transformer(setting, name, "float32")
+    vae = setting.vae("float32", channels_last=False)
+    transformer = setting.transformer(name, "float32")
     prompt = make_prompt(transformer, setting.device)
     # torch's default, which the released code leaves alone and which loading here turns off
     torch.backends.cudnn.allow_tf32 = True
@@ -250,7 +93,7 @@ def vaes(setting: Setting, name: str) -> tuple[list[Row], tuple[str, bool]]:
     video = _latents.to_video(setting.clip(card).frames, setting.device)
     rows, ways = [], {}
     for words, dtype, last in VAE_LAYOUTS:
-        vae = make_vae(setting, dtype, channels_last=last)
+        vae = setting.vae(dtype, channels_last=last)
 
         def encode(vae: Any = vae) -> None:
             _latents.encode_video(vae, video)
@@ -265,14 +108,14 @@ def ours(setting: Setting, name: str, way: tuple[str, bool], wanted: dict[str, f
     """What a user of the library runs, in bfloat16."""
     card = setting.card(name)
     clip, layer = setting.clip(card), card.default_cell[0]
-    transformer = make_transformer(setting, name, "bfloat16")
+    transformer = setting.transformer(name, "bfloat16")
     if setting.compiled:
         for block in transformer.blocks:
             # The block's own call stays, and with it the hooks that read and end the pass.
             block.forward = torch.compile(block.forward)
     backbone = _wan.WanBackbone(
         card,
-        make_vae(setting, way[0], channels_last=way[1]),
+        setting.vae(way[0], channels_last=way[1]),
         transformer,
         weights_hash="random",
         encoder_hash="random",
@@ -303,7 +146,7 @@ def ours(setting: Setting, name: str, way: tuple[str, bool], wanted: dict[str, f
         arrived = 0
         for sigma in ROW_OF_SIGMAS:
             found = backbone.extract(clip, layers=every, sigma=sigma, latents=fresh)
-            arrived += _feature_bytes(found)
+            arrived += feature_bytes(found)
         return arrived
 
     tasks: list[tuple[str, str, Callable[[], object]]] = [
@@ -316,8 +159,12 @@ def ours(setting: Setting, name: str, way: tuple[str, bool], wanted: dict[str, f
     ]
     if name != "wan2.1-1.3b":
         tasks = tasks[:2]
-    rows = [setting.measure(what, run, wanted=wanted.get(key)) for key, what, run in tasks]
-    for words, by in ATTENTION.items() if setting.on_gpu else ():
+    limit = LIMITS.get(name)
+    rows = [
+        setting.measure(what, run, wanted=wanted.get(key), limit_gib=limit)
+        for key, what, run in tasks
+    ]
+    for words, by in ATTENTION.items() if setting.attention else ():
         what = f"blocks to {layer} and nothing else, attention: {words}"
         try:
             rows.append(setting.measure(what, partial(blocks, _nothing, [layer], by)))
@@ -328,14 +175,6 @@ def ours(setting: Setting, name: str, way: tuple[str, bool], wanted: dict[str, f
 
 def _nothing(tokens: torch.Tensor) -> None:
     """Keep nothing of a layer."""
-
-
-def _line(row: Row) -> str:
-    goal = "" if row.wanted is None else f"{row.wanted:.2f}"
-    return (
-        f"| {row.what} | {row.median:.3f} | {goal} | {row.peak_bytes / 2**30:.1f} | "
-        f"{row.feature_bytes / 1e6:.1f} |"
-    )
 
 
 def run(setting: Setting, *, models: list[str], with_released: bool) -> dict[str, Any]:
@@ -379,6 +218,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="warm runs of each row")
     parser.add_argument("--models", nargs="+", choices=list(TRANSFORMERS), default=None)
     parser.add_argument("--no-released", action="store_true", help="leave the released code out")
+    parser.add_argument("--attention", action="store_true", help="compare its kernels too")
     parser.add_argument("--compile", action="store_true", help="blocks through torch.compile")
     parser.add_argument("--cudnn-benchmark", action="store_true", help="let cuDNN try kernels")
     parser.add_argument("--json", default=None, help="write all figures to this file")
@@ -387,7 +227,13 @@ def main() -> None:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise SystemExit("this needs a CUDA device: --tiny runs anywhere")
     torch.backends.cudnn.benchmark = arguments.cudnn_benchmark
-    setting = Setting(torch.device(device), arguments.repeats, arguments.tiny, arguments.compile)
+    setting = Setting(
+        torch.device(device),
+        arguments.repeats,
+        tiny=arguments.tiny,
+        compiled=arguments.compile,
+        attention=arguments.attention,
+    )
     result = run(
         setting,
         models=arguments.models or list(TRANSFORMERS),

@@ -19,7 +19,7 @@ from explorer._evaluate_scenes import (
 )
 from explorer._evaluate_table import METRICS
 from explorer.backbones import registry
-from explorer.backbones.base import BackboneCard, slot_map
+from explorer.backbones.base import Backbone
 from explorer.correspondence import correspondence_summary
 from explorer.data.world.spec import WorldSpec
 from explorer.data.world.splits import split_seeds
@@ -47,19 +47,27 @@ class Found:
 
 @dataclass(frozen=True)
 class View:
-    """How backbones see a scene: two with the same view share its pictures and geometry."""
+    """How backbones see a scene: two with the same view share its pictures and geometry.
+
+    Attributes:
+        size: (height, width) of the pictures.
+        frames: how many.
+        slots: the frame that stands for each slot, as the backbone itself says.
+    """
 
     size: tuple[int, int]
     frames: int
-    frame_step: int
+    slots: tuple[int, ...]
 
     @classmethod
-    def of(cls, card: BackboneCard) -> View:
-        return cls(card.input_size, most_frames(card, WorldSpec().frames), card.frame_step)
+    def of(cls, backbone: Backbone) -> View:
+        frames = most_frames(backbone.card, WorldSpec().frames)
+        slots = backbone.slots(frames)[1]
+        return cls(backbone.card.input_size, frames, tuple(slots.tolist()))
 
     @property
     def slot_frames(self) -> np.ndarray:
-        return slot_map(self.frames, self.frame_step)[1]
+        return np.array(self.slots)
 
 
 class Evaluation:
@@ -82,7 +90,7 @@ class Evaluation:
         self.found = Found([{name: [] for name in METRICS} for _ in cards])
         names = dict.fromkeys(card.backbone for card in cards)
         self.backbones = {name: registry.load(name, device=device) for name in names}
-        self.views = {name: View.of(model.card) for name, model in self.backbones.items()}
+        self.views = {name: View.of(model) for name, model in self.backbones.items()}
         self.probes = [
             load_probe(
                 card, backbone_hash=self.backbones[card.backbone].weights_hash, device=device

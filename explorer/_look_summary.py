@@ -84,6 +84,9 @@ def _clip(request: LookRequest, clip: Clip) -> dict[str, Any]:
         "source_hash": clip.source_hash,
         "window": {"start": request.start, "stride": request.stride, "count": len(clip.frames)},
         "size": clip.frames.shape[1:3],
+        "fit": clip.fit,
+        "crop": clip.crop,
+        "source_size": clip.source_size,
     }
 
 

@@ -1,8 +1,9 @@
-"""From source frames to the frames of a clip: centre crop, then resize with OpenCV."""
+"""From source frames to the frames of a clip: cropped or stretched to a shape, with OpenCV."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -10,6 +11,10 @@ from explorer._decode import Picture
 from explorer._limits import Limits
 from explorer._typing import UInt8
 from explorer.errors import ClipError
+
+Fit: TypeAlias = Literal["crop", "stretch"]
+"""How a picture of another shape is brought to the wanted one: its largest centred part is taken,
+or all of it is stretched."""
 
 
 def cover_crop(
@@ -47,6 +52,8 @@ def collect(
     count: int,
     size: tuple[int, int] | None,
     limits: Limits,
+    *,
+    fit: Fit = "crop",
 ) -> tuple[UInt8[np.ndarray, "T H W 3"], tuple[int, int], tuple[int, int, int, int]]:
     """Resize while decoding, so that only the small frames are ever held together.
 
@@ -63,7 +70,7 @@ def collect(
             source_size = source
             crop = (
                 (0, 0, *source)
-                if size is None
+                if size is None or fit == "stretch"
                 else cover_crop(source, size, pixel_aspect=picture.pixel_aspect)
             )
             out = size or source

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 
 from explorer._limits import Limits
+from explorer._resize import Fit
 from explorer.errors import ClipError
 
 _RECIPE = 1  # part of the content hash: raise it when the way from file to frames changes
@@ -54,12 +55,16 @@ def window(
     return range(start, start + (taken - 1) * stride + 1, stride)
 
 
-def content_hash(source_hash: str, taken: Sequence[int], size: tuple[int, int] | None) -> str:
-    """sha256 of a source's hash, the frames taken and the (height, width) asked for."""
-    sampling = {
+def content_hash(
+    source_hash: str, taken: Sequence[int], size: tuple[int, int] | None, fit: Fit = "crop"
+) -> str:
+    """sha256 of a source's hash, the frames taken, the (height, width) asked for and the fit."""
+    sampling: dict[str, object] = {
         "recipe": _RECIPE,
         "source": source_hash,
         "frames": [int(frame) for frame in taken],
         "size": None if size is None else [int(size[0]), int(size[1])],
     }
+    if size is not None and fit != "crop":
+        sampling["fit"] = fit
     return hashlib.sha256(json.dumps(sampling, sort_keys=True).encode()).hexdigest()

@@ -13,14 +13,22 @@ import numpy as np
 from explorer import _decode, _images
 from explorer import _taking as taking
 from explorer._limits import Limits
-from explorer._resize import collect
+from explorer._resize import Fit, collect
 from explorer._typing import Float, Int, UInt8
 from explorer.errors import ClipError
 
 if TYPE_CHECKING:
     from explorer.data.scene import Scene
 
-__all__ = ["Clip", "Limits", "VideoInfo", "clip_from_frames", "inspect_video", "load_clip"]
+__all__ = [
+    "Clip",
+    "Fit",
+    "Limits",
+    "VideoInfo",
+    "clip_from_frames",
+    "inspect_video",
+    "load_clip",
+]
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,8 @@ class Clip:
         source_frames: (T,) position of each frame in the source.
         source_size: (height, width) of the upright source frames.
         crop: (y0, x0, height, width) of the part of a source frame that `frames` shows, in pixels.
+        fit: how that part was chosen: "crop", the largest of the frames' shape, or "stretch", all
+            of the source frame, whose sides then shrink by different factors.
         scene: the dataset's scene that the frames are from, which may know their geometry; None
             for a video that came alone.
     """
@@ -48,6 +58,7 @@ class Clip:
     source_frames: Int[np.ndarray, " T"]
     source_size: tuple[int, int]
     crop: tuple[int, int, int, int]
+    fit: Fit = "crop"
     scene: Scene | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -57,6 +68,16 @@ class Clip:
     def size(self) -> tuple[int, int]:
         """(height, width) of the frames."""
         return self.frames.shape[1], self.frames.shape[2]
+
+    def to_source(self, x: float, y: float) -> tuple[float, float]:
+        """Where a point (x, y) of the frames lies in a source frame, both in pixels."""
+        top, left, height, width = self.crop
+        return left + x * width / self.size[1], top + y * height / self.size[0]
+
+    def from_source(self, x: float, y: float) -> tuple[float, float]:
+        """Where a point (x, y) of a source frame lies in the frames; outside of them if cropped."""
+        top, left, height, width = self.crop
+        return (x - left) * self.size[1] / width, (y - top) * self.size[0] / height
 
 
 @dataclass(frozen=True)
@@ -104,6 +125,7 @@ def load_clip(
     stride: int = 1,
     count: int | None = 17,
     size: tuple[int, int] | None = (144, 256),
+    fit: Fit = "crop",
     limits: Limits | None = None,
 ) -> Clip:
     """Decode a window of an mp4 or mov file, or of a folder of png or jpg images.
@@ -113,8 +135,10 @@ def load_clip(
         start: first frame of the window.
         stride: distance between the frames taken, in source frames.
         count: frames taken; None takes all up to the end.
-        size: (height, width): the largest centred part of this shape, resized (area averaging
-            when it shrinks). None keeps the source's pixels.
+        size: (height, width) of the frames, by area averaging where they shrink. None keeps the
+            source's pixels.
+        fit: "crop" takes the largest centred part of that shape, "stretch" the whole frame; a
+            backbone's card says which one it is shown.
         limits: bounds that are checked before anything is decoded.
 
     Raises:
@@ -138,16 +162,17 @@ def load_clip(
         source_hash = _file_hash(path)
         timestamps = index.seconds(taken)
         pictures = _decode.decode(path, index, taken, limits)
-    frames, source_size, crop = collect(path.name, pictures, len(taken), size, limits)
+    frames, source_size, crop = collect(path.name, pictures, len(taken), size, limits, fit=fit)
     return Clip(
         frames=frames,
         timestamps=timestamps,
-        content_hash=taking.content_hash(source_hash, taken, size),
+        content_hash=taking.content_hash(source_hash, taken, size, fit),
         name=path.name,
         source_hash=source_hash,
         source_frames=np.asarray(taken, dtype=np.int64),
         source_size=source_size,
         crop=crop,
+        fit=fit,
     )
 
 

@@ -120,6 +120,7 @@ class _Run:
                 stride=request.stride,
                 count=request.count,
                 size=self.card.input_size,
+                fit=self.card.fit,
             )
             key = cache.clip_key(clip)
         if request.reference == WHO_KNOWS:
@@ -292,6 +293,7 @@ class _Run:
                 stride=request.stride,
                 count=request.count,
                 size=size,
+                fit=self.card.fit,
             )
 
         return references.Context(

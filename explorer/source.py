@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from explorer._images import IMAGE_SUFFIXES
 from explorer.assets import assets_root
-from explorer.clip import Clip, VideoInfo, inspect_video, load_clip
+from explorer.clip import Clip, Fit, VideoInfo, inspect_video, load_clip
 
 if TYPE_CHECKING:
     from explorer._limits import Limits
@@ -43,6 +43,7 @@ class Source:
         stride: int = 1,
         count: int | None = 17,
         size: tuple[int, int] | None = (144, 256),
+        fit: Fit = "crop",
         limits: Limits | None = None,
     ) -> Clip:
         """Decode a window, see `explorer.clip.load_clip`.
@@ -52,7 +53,7 @@ class Source:
             DatasetError: a file of the dataset is missing or damaged.
         """
         take = self._video if self.scene is None else self.scene.clip
-        return take(start=start, stride=stride, count=count, size=size, limits=limits)
+        return take(start=start, stride=stride, count=count, size=size, fit=fit, limits=limits)
 
     def _video(
         self,
@@ -61,10 +62,11 @@ class Source:
         stride: int,
         count: int | None,
         size: tuple[int, int] | None,
+        fit: Fit,
         limits: Limits | None,
     ) -> Clip:
         return load_clip(
-            self.path, start=start, stride=stride, count=count, size=size, limits=limits
+            self.path, start=start, stride=stride, count=count, size=size, fit=fit, limits=limits
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from explorer.backbones import _cogvideox_published as _cogvideox
-from explorer.backbones import _published, _weights
+from explorer.backbones import _prompt_files, _published, _weights
 from explorer.backbones._cogvideox_frames import Recipe
 from explorer.backbones._options import Source, Target
 from explorer.backbones.base import BackboneCard, Hashes
@@ -26,10 +26,11 @@ def hashes(target: Target, *, recipe: Recipe, source: Source) -> Hashes:
     With reconstructed geometry the latents depend on the transformer, its dtype and prompt too.
     """
     shared = replace(target, weights=_weights.shared_folder(source, target.folder))
-    what = _cogvideox.LAYOUT
+    what = _cogvideox.FAMILY.what
+    prompt = _prompt_files.origin(_cogvideox.TEXT, shared.folder, target.prompt)
     vae = _published.component_hashes(shared, what=what, network=(), encoder="vae").encoder
     network = _published.component_hashes(
-        target, what=what, network=("transformer",), encoder=None
+        target, what=what, network=("transformer",), encoder=None, prompt=prompt
     ).weights
     latents = f"{vae} {network} {target.dtype}" if recipe.geometry else str(vae)
     return Hashes(
@@ -60,15 +61,16 @@ def load(
 
     found = hashes(target, recipe=recipe, source=source)
     shared = _weights.shared_folder(source, target.folder)
+    text = _cogvideox.prompt(shared, target.prompt)
     return _aether.AetherBackbone(
         card,
-        _cogvideox.load_vae(target, shared),
+        _cogvideox.FAMILY.load_vae(replace(target, weights=shared)),
         # Its positions stay as diffusers makes them, since it was trained with diffusers.
-        _cogvideox.load_transformer(target, target.folder),
+        _cogvideox.FAMILY.load_network(target, tables=True),
         weights_hash=found.weights,
         encoder_hash=found.encoder,
         schedule=schedule,
-        prompt=_cogvideox.prompt(shared, target.prompt).to(target.device),
+        prompt=text.to(target.device),
         recipe=recipe,
     )
 

@@ -33,7 +33,11 @@ def build_empty(
     """
     with torch.device("meta"):
         network = make()
-    tables = {} if shallow is None else dict(shallow().named_buffers())
+    tables: dict[str, torch.Tensor] = {}
+    if shallow is not None:
+        # Its own weights are drawn at random and thrown away: nobody else's numbers may change.
+        with torch.random.fork_rng(devices=[]):
+            tables = dict(shallow().named_buffers())
     for name, buffer in list(network.named_buffers()):
         if not buffer.is_meta:
             continue
@@ -123,11 +127,6 @@ def channels_last(network: nn.Module) -> None:
             weights.data = weights.data.contiguous(memory_format=torch.channels_last)
 
 
-def offered(tensor: torch.Tensor, device: str) -> torch.Tensor:
-    """A tensor on a device."""
-    return tensor.to(device)
-
-
 def _assign(network: nn.Module, name: str, tensor: torch.Tensor) -> None:
     # Not load_state_dict: it walks the whole network for each tensor of thousands.
     owner, _, leaf = name.rpartition(".")
@@ -150,7 +149,7 @@ def shards(paths: Sequence[Path]) -> Iterator[tuple[str, torch.Tensor]]:
             continue
         try:
             with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118: no mapping
+                for name in file.keys():  # noqa: SIM118 (no mapping)
                     yield name, file.get_tensor(name)
         except BackboneError:
             raise

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explorer.backbones import _published
+from explorer.backbones import _cards, _t5_video
 from explorer.backbones._cogvideox_frames import Recipe
 from explorer.backbones._options import Target
+from explorer.backbones._parts import Family
 from explorer.backbones.base import BackboneCard, Hashes
 from explorer.errors import BackboneError
 
@@ -20,16 +19,18 @@ if TYPE_CHECKING:
     from explorer.backbones._cogvideox import CogVideoXBackbone
     from explorer.noise import Schedule
 
-LAYOUT = "a CogVideoX repository in diffusers' format (transformer/, vae/)"
-TEXT_TOKENS = 226
-TEXT_ENCODER = f"t5-xxl-{TEXT_TOKENS}"
+TEXT = _t5_video.T5("t5-xxl-226", "CogVideoX", tokens=226)
+FAMILY = Family(
+    what="a CogVideoX repository in diffusers' format (transformer/, vae/)",
+    network="CogVideoXTransformer3DModel",
+    vae="AutoencoderKLCogVideoX",
+    text=TEXT,
+)
 
 
 def hashes(target: Target, *, recipe: Recipe) -> Hashes:
-    """Fingerprints of transformer and VAE; the text encoder counts through the prompt."""
-    found = _published.component_hashes(
-        target, what=LAYOUT, network=("transformer",), encoder="vae"
-    )
+    """Fingerprints of transformer, VAE and where the prompt's embedding comes from."""
+    found = FAMILY.hashes(target)
     return Hashes(mixed(found.weights, recipe.name), mixed(str(found.encoder), recipe.latents_name))
 
 
@@ -63,8 +64,7 @@ def adapted(
     Raises:
         BackboneError: a part is missing or broken, or takes other inputs than this backbone gives.
     """
-    config = _published.config_of(folder, "transformer", what=LAYOUT)
-    vae = _published.config_of(shared, "vae", what=LAYOUT)
+    config, vae = FAMILY.config(folder, "transformer"), FAMILY.config(shared, "vae")
     if config.get("patch_size_t") is not None:
         raise BackboneError(
             f"{folder} holds a CogVideoX 1.5, whose tokens span two latent frames: {card.id} takes "
@@ -78,24 +78,16 @@ def adapted(
         )
     scale = 2 ** (len(vae["block_out_channels"]) - 1)
     size = config["sample_height"], config["sample_width"]
-    parts = ((folder, "transformer"), (shared, "vae"))
-    width = config["num_attention_heads"] * config["attention_head_dim"]
-    return replace(
+    vae_parameters = FAMILY.count(shared, "vae")
+    return _cards.resized(
         card,
         layers=config["num_layers"],
-        width=width,
+        width=config["num_attention_heads"] * config["attention_head_dim"],
+        parameters=FAMILY.count(folder, "transformer") + vae_parameters,
+        vae_parameters=vae_parameters,
         input_size=(size[0] * scale, size[1] * scale),
-        working_bytes=card.working_bytes * width // card.width,
-        token_grid=(size[0] // config["patch_size"], size[1] // config["patch_size"]),
+        patch=scale * config["patch_size"],
         frame_step=recipe.frame_step,
-        parameters=_published.count_parameters(
-            [
-                path
-                for place, part in parts
-                for path in _published.component(place, part, what=LAYOUT)[1:]
-            ]
-        ),
-        default_cell=(min(card.default_cell[0], config["num_layers"] - 1), card.default_cell[1]),
     )
 
 
@@ -109,65 +101,20 @@ def load(
     """
     from explorer.backbones import _cogvideox
 
-    found = hashes(target, recipe=recipe)
-    transformer = load_transformer(target, target.folder)
+    found, text = hashes(target, recipe=recipe), prompt(target.folder, target.prompt)
+    transformer = FAMILY.load_network(target, tables=True)
     if transformer.config.use_learned_positional_embeddings:
         _cogvideox.read_learned_positions(transformer)
     return _cogvideox.CogVideoXBackbone(
         card,
-        load_vae(target, target.folder),
+        FAMILY.load_vae(target),
         transformer,
         weights_hash=found.weights,
         encoder_hash=found.encoder,
         schedule=schedule,
-        prompt=prompt(target.folder, target.prompt).to(target.device),
+        prompt=text.to(target.device),
         recipe=recipe,
     )
-
-
-def load_transformer(target: Target, folder: Path) -> Any:
-    """The transformer of a folder, on its device in its dtype."""
-    import diffusers
-
-    from explorer.backbones import _build
-
-    library: Any = diffusers
-    model_class = library.CogVideoXTransformer3DModel
-    config, *files = _published.component(folder, "transformer", what=LAYOUT)
-    settings = json.loads(config.read_text())
-    network = _build.build_empty(
-        lambda: model_class.from_config(settings),
-        lambda: model_class.from_config({**settings, "num_layers": 0}),
-    )
-    return _build.fill(
-        network,
-        _build.shards(files),
-        device=target.device,
-        dtype=target.dtype,
-        where=config.parent,
-        offload=target.offload,
-    )
-
-
-def load_vae(target: Target, folder: Path) -> Any:
-    """The VAE of a folder, tiling if that is asked for."""
-    import diffusers
-
-    from explorer.backbones import _build
-
-    library: Any = diffusers
-    config, *files = _published.component(folder, "vae", what=LAYOUT)
-    settings = json.loads(config.read_text())
-    vae = _build.fill(
-        _build.build_empty(lambda: library.AutoencoderKLCogVideoX.from_config(settings)),
-        _build.shards(files),
-        device=target.device,
-        dtype=target.vae_dtype,
-        where=config.parent,
-    )
-    if target.vae_tiling:
-        vae.enable_tiling()
-    return vae
 
 
 def prompt(folder: Path, text: str) -> torch.Tensor:
@@ -176,32 +123,7 @@ def prompt(folder: Path, text: str) -> torch.Tensor:
     Raises:
         BackboneError: it is not known and cannot be made here.
     """
-    from explorer.backbones import _prompt
-
-    def compute() -> dict[str, torch.Tensor]:
-        import torch
-
-        _prompt.text_tools(folder, "CogVideoX")
-        import transformers
-
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            folder / "tokenizer", local_files_only=True
-        )
-        encoder = transformers.T5EncoderModel.from_pretrained(
-            folder / "text_encoder", local_files_only=True, dtype=torch.bfloat16
-        )
-        words = tokenizer(
-            [text],
-            padding="max_length",
-            max_length=TEXT_TOKENS,
-            truncation=True,
-            add_special_tokens=True,
-            return_tensors="pt",
-        )
-        with torch.inference_mode():
-            return {"prompt": encoder(words.input_ids).last_hidden_state}
-
-    return _prompt.embeddings(TEXT_ENCODER, text, folder=folder, compute=compute)["prompt"]
+    return _t5_video.prompt(TEXT, folder, text)["prompt"]
 
 
 def write_tiny(folder: Path, **changes: Any) -> None:
@@ -211,9 +133,8 @@ def write_tiny(folder: Path, **changes: Any) -> None:
     """
     import diffusers
     import torch
-    from safetensors.torch import save_file
 
-    from explorer.backbones import _prompt, _tiny
+    from explorer.backbones import _tiny
 
     library: Any = diffusers
     generator = torch.Generator().manual_seed(0)
@@ -240,11 +161,9 @@ def write_tiny(folder: Path, **changes: Any) -> None:
         **changes,
     }
     transformer = library.CogVideoXTransformer3DModel(**settings)
-    for name, model in (("vae", vae), ("transformer", transformer)):
-        _tiny.randomize(model, generator)
-        if settings.get("use_learned_positional_embeddings") and name == "transformer":
-            model.patch_embed.pos_embedding.normal_(generator=generator)
-        model.save_pretrained(folder / name)
-    (folder / "prompts").mkdir(parents=True)
-    embedding = torch.randn(1, TEXT_TOKENS, settings["text_embed_dim"], generator=generator)
-    save_file({"prompt": embedding}, folder / "prompts" / _prompt.prompt_file(TEXT_ENCODER, ""))
+    _tiny.write_parts(folder, {"vae": vae, "transformer": transformer}, generator)
+    if settings.get("use_learned_positional_embeddings"):
+        transformer.patch_embed.pos_embedding.normal_(generator=generator)
+        transformer.save_pretrained(folder / "transformer")
+    embedding = torch.randn(1, TEXT.tokens, settings["text_embed_dim"], generator=generator)
+    _tiny.write_prompt(TEXT, folder, {"prompt": embedding})

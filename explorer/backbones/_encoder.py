@@ -92,6 +92,14 @@ class EncoderBackbone(Backbone):
         """The slots of a clip out of those of its passes."""
         return np.concatenate(parts)
 
+    def pixels(self, frames: UInt8[np.ndarray, "n H W 3"]) -> Float[torch.Tensor, "n 3 H W"]:
+        """Frames as the network wants them, on its device."""
+        return normalised(frames, self.device)
+
+    def placed_at(self, layer: int, output: Any) -> Float[torch.Tensor, "s h w C"]:
+        """`placed`, for networks whose stages differ in the order of their tokens."""
+        return self.placed(output)
+
     def placed(self, output: Any) -> Float[torch.Tensor, "s h w C"]:
         """What a stage returned, without special tokens and in its place."""
         tokens = output[0] if isinstance(output, tuple) else output
@@ -130,12 +138,12 @@ class EncoderBackbone(Backbone):
             for chosen in self.passes(len(clip.frames)):
                 stop_check(should_stop)
                 frames = resize_frames(clip.frames[chosen], self.card.input_size)
-                pixels = normalised(frames, self.device).to(self.dtype)
+                pixels = self.pixels(frames).to(self.dtype)
                 found = run_blocks(
                     lambda pixels=pixels: self.run(pixels),  # type: ignore[misc]
                     stages,
                     layers=layers,
-                    keep=lambda output: delivery.send(self.placed(output)),
+                    keep_at=lambda layer, output: delivery.send(self.placed_at(layer, output)),
                     readers=readers,
                     should_stop=should_stop,
                 )

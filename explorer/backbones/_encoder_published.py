@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from explorer.backbones import _published
+from explorer.backbones import _cards, _published
 from explorer.backbones._options import Target
 from explorer.backbones.base import BackboneCard, Hashes
 from explorer.errors import BackboneError
@@ -107,17 +107,16 @@ class Family:
 
 def resized(card: BackboneCard, sizes: Sizes, *, layers: int) -> BackboneCard:
     """A card for a network of other sizes; its default cell stays the last layer."""
-    height, width = card.input_size if sizes.square is None else (sizes.square, sizes.square)
-    return replace(
+    square = None if sizes.square is None else (sizes.square, sizes.square)
+    return _cards.resized(
         card,
         layers=layers,
         width=sizes.width,
-        input_size=(height, width),
-        token_grid=(height // sizes.patch, width // sizes.patch),
-        max_frames=sizes.frames or card.max_frames,
         parameters=sizes.parameters,
-        working_bytes=card.working_bytes * sizes.width // card.width,
-        default_cell=(layers - 1, 0.0),
+        patch=sizes.patch,
+        input_size=square,
+        max_frames=sizes.frames,
+        default_layer=layers - 1,
     )
 
 

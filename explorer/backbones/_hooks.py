@@ -20,7 +20,8 @@ def run_blocks(
     blocks: Sequence[nn.Module],
     *,
     layers: Sequence[int],
-    keep: Callable[[Any], Any],
+    keep: Callable[[Any], Any] | None = None,
+    keep_at: Callable[[int, Any], Any] | None = None,
     readers: Sequence[nn.Module] | None = None,
     should_stop: Callable[[], bool] = never,
 ) -> dict[int, Any]:
@@ -33,7 +34,8 @@ def run_blocks(
         forward: runs the whole model once.
         blocks: the model's blocks, in the order in which they run.
         layers: 0-based wanted blocks.
-        keep: called with what a wanted block returned, at once.
+        keep: called with what a wanted block returned, at once; by default as it is.
+        keep_at: the same, told the layer first, instead of `keep`.
         readers: one module inside each block whose output is kept instead of the block's.
         should_stop: asked before each block.
 
@@ -49,7 +51,9 @@ def run_blocks(
 
     def after(layer: int) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            kept[layer] = keep(output)
+            if keep_at is not None:
+                output = keep_at(layer, output)
+            kept[layer] = output if keep is None else keep(output)
             if layer == last:
                 raise _PassedLastBlock
 

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explorer.backbones import _published
+from explorer.backbones import _hunyuan_published
 from explorer.backbones._options import Target
+from explorer.backbones._parts import Family
+from explorer.backbones._prompt_files import TextEncoder
 from explorer.backbones.base import BackboneCard, Hashes
 from explorer.errors import BackboneError
 
 if TYPE_CHECKING:
     import torch
 
-    from explorer.backbones._hunyuan import Hunyuan15Backbone
+    from explorer.backbones._hunyuan import HunyuanBackbone
     from explorer.noise import Schedule
 
 REPOSITORY = "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v"
-LAYOUT = f"{REPOSITORY} (transformer/, vae/)"
-VAE = "AutoencoderKLHunyuanVideo15"
-TEXT_ENCODER = "qwen2.5-vl-7b-1000-byt5-256"
 TEXT_TOKENS = 1000
 GLYPH_TOKENS = 256
+TEXT = TextEncoder(f"qwen2.5-vl-7b-{TEXT_TOKENS}-byt5-{GLYPH_TOKENS}", REPOSITORY)
+FAMILY = Family(
+    what=f"{REPOSITORY} (transformer/, vae/)",
+    network="HunyuanVideo15Transformer3DModel",
+    vae="AutoencoderKLHunyuanVideo15",
+    text=TEXT,
+)
 # The words and the runs of spaces with which the model was trained.
 SYSTEM = (" " * 8).join(
     (
@@ -42,9 +47,15 @@ TEMPLATE_TOKENS = 108
 HIDDEN_STATE = -3
 
 
+def text_encoder(text: str) -> TextEncoder:
+    """What embeds a prompt: the second encoder only where the prompt quotes something."""
+    glyphs = ("text_encoder_2", "tokenizer_2") if glyph_text(text) else ()
+    return replace(TEXT, parts=(*TEXT.parts, *glyphs))
+
+
 def hashes(target: Target) -> Hashes:
-    """Fingerprints of transformer and VAE; the text encoders count through the prompt."""
-    return _published.component_hashes(target, what=LAYOUT, network=("transformer",), encoder="vae")
+    """Fingerprints of transformer, VAE and where the prompt's embedding comes from."""
+    return replace(FAMILY, text=text_encoder(target.prompt)).hashes(target)
 
 
 def adapt(card: BackboneCard, folder: Path) -> BackboneCard:
@@ -53,67 +64,31 @@ def adapt(card: BackboneCard, folder: Path) -> BackboneCard:
     Raises:
         BackboneError: a part is missing or broken, or the model is of another task.
     """
-    config = _published.config_of(folder, "transformer", what=LAYOUT)
-    vae = _published.config_of(folder, "vae", what=LAYOUT)
+    config = FAMILY.config(folder, "transformer")
     if config.get("task_type") != "t2v" or config.get("use_meanflow"):
         raise BackboneError(
             f"{folder} holds another model of the family; {card.id} is text to video: "
             f"take {REPOSITORY}"
         )
-    patch = config["patch_size"] * vae.get("spatial_compression_ratio", 16)
-    rows, columns = (size // patch for size in card.input_size)
-    layers = config["num_layers"]
-    width = config["num_attention_heads"] * config["attention_head_dim"]
-    files = [
-        path
-        for part in ("transformer", "vae")
-        for path in _published.component(folder, part, what=LAYOUT)[1:]
-    ]
-    return replace(
-        card,
-        layers=layers,
-        width=width,
-        working_bytes=card.working_bytes * width // card.width,
-        token_grid=(rows, columns),
-        frame_step=vae.get("temporal_compression_ratio", 4),
-        parameters=_published.count_parameters(files),
-        default_cell=(min(card.default_cell[0], layers - 1), card.default_cell[1]),
-    )
+    return _hunyuan_published.sized(FAMILY, card, folder, layers=config["num_layers"], shrinks=16)
 
 
-def load(card: BackboneCard, target: Target, *, schedule: Schedule) -> Hunyuan15Backbone:
+def load(card: BackboneCard, target: Target, *, schedule: Schedule) -> HunyuanBackbone:
     """VAE, transformer and the prompt's embeddings.
 
     Raises:
         BackboneError: a part is missing, broken or of another structure.
     """
-    import diffusers
+    from explorer.backbones import _hunyuan
 
-    from explorer.backbones import _build, _hunyuan, _hunyuan_vae
-
-    folder, found = target.folder, hashes(target)
-    texts = prompt(folder, target.prompt)
-    vae_config, *vae_files = _published.component(folder, "vae", what=LAYOUT)
-    vae = _hunyuan_vae.load_vae(target, vae_files, json.loads(vae_config.read_text()), VAE)
-    config, *files = _published.component(folder, "transformer", what=LAYOUT)
-    settings = json.loads(config.read_text())
-    library: Any = diffusers
-    transformer = _build.fill(
-        _build.build_empty(lambda: library.HunyuanVideo15Transformer3DModel.from_config(settings)),
-        _build.shards(files),
-        device=target.device,
-        dtype=target.dtype,
-        where=config.parent,
-        offload=target.offload,
-    )
-    return _hunyuan.Hunyuan15Backbone(
+    return _hunyuan_published.assemble(
+        FAMILY,
         card,
-        vae,
-        transformer,
-        weights_hash=found.weights,
-        encoder_hash=found.encoder,
+        target,
+        make=_hunyuan.Hunyuan15Backbone,
+        found=hashes(target),
         schedule=schedule,
-        prompt={name: _build.offered(text, target.device) for name, text in texts.items()},
+        texts=prompt(target.folder, target.prompt),
     )
 
 
@@ -126,12 +101,11 @@ def prompt(folder: Path, text: str) -> dict[str, torch.Tensor]:
     from explorer.backbones import _prompt
 
     def compute() -> dict[str, torch.Tensor]:
-        _prompt.text_tools(folder, REPOSITORY, ("text_encoder", "tokenizer"))
         states, mask = _describe(folder, text)
         glyphs, glyph_mask = _glyphs(folder, text)
         return {"text": states, "mask": mask, "glyphs": glyphs, "glyph_mask": glyph_mask}
 
-    return _prompt.embeddings(TEXT_ENCODER, text, folder=folder, compute=compute)
+    return _prompt.embeddings(text_encoder(text), text, folder=folder, compute=compute)
 
 
 def _describe(folder: Path, text: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -173,41 +147,31 @@ def glyph_text(text: str) -> str:
 def _glyphs(folder: Path, text: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Embedding of the texts in quotes that are to be seen in the video, and its mask."""
     import torch
-    import transformers
 
-    from explorer.backbones import _prompt
+    from explorer.backbones import _text_models
 
     asked = glyph_text(text)
     if not asked:
-        config = _published.config_of(folder, "transformer", what=LAYOUT)
-        empty = torch.zeros(1, GLYPH_TOKENS, config["text_embed_2_dim"])
-        return empty, torch.zeros(1, GLYPH_TOKENS)
-    _prompt.text_tools(folder, REPOSITORY, ("text_encoder_2", "tokenizer_2"))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(
-        folder / "tokenizer_2", local_files_only=True
+        width = FAMILY.config(folder, "transformer")["text_embed_2_dim"]
+        return torch.zeros(1, GLYPH_TOKENS, width), torch.zeros(1, GLYPH_TOKENS)
+    found, mask = _text_models.embed(
+        "T5EncoderModel",
+        folder / "text_encoder_2",
+        folder / "tokenizer_2",
+        asked,
+        GLYPH_TOKENS,
+        dtype="float32",
+        masked=True,
     )
-    words = tokenizer(
-        [asked],
-        padding="max_length",
-        max_length=GLYPH_TOKENS,
-        truncation=True,
-        return_tensors="pt",
-    )
-    encoder = transformers.T5EncoderModel.from_pretrained(
-        folder / "text_encoder_2", local_files_only=True, dtype=torch.float32
-    )
-    with torch.inference_mode():
-        states = encoder(words.input_ids, words.attention_mask.float()).last_hidden_state
-    return states, words.attention_mask
+    return found.last_hidden_state, mask
 
 
 def write_tiny(folder: Path, **changes: Any) -> None:
     """Random weights of a tiny model in the published layout; `changes` go to the transformer."""
     import diffusers
     import torch
-    from safetensors.torch import save_file
 
-    from explorer.backbones import _hunyuan_vae, _prompt, _tiny
+    from explorer.backbones import _hunyuan_vae, _tiny
 
     generator = torch.Generator().manual_seed(0)
     library: Any = diffusers
@@ -232,17 +196,14 @@ def write_tiny(folder: Path, **changes: Any) -> None:
         "layers_per_block": 1,
     }
     models = {
-        "vae": _hunyuan_vae.make(vae, VAE),
+        "vae": _hunyuan_vae.make(vae, FAMILY.vae),
         "transformer": library.HunyuanVideo15Transformer3DModel(**settings),
     }
-    for name, model in models.items():
-        _tiny.randomize(model, generator)
-        model.save_pretrained(folder / name)
+    _tiny.write_parts(folder, models, generator)
     texts = {
         "text": torch.randn(1, TEXT_TOKENS, settings["text_embed_dim"], generator=generator),
         "mask": (torch.arange(TEXT_TOKENS) < 6).float()[None],
         "glyphs": torch.zeros(1, GLYPH_TOKENS, settings["text_embed_2_dim"]),
         "glyph_mask": torch.zeros(1, GLYPH_TOKENS),
     }
-    (folder / "prompts").mkdir(parents=True)
-    save_file(texts, folder / "prompts" / _prompt.prompt_file(TEXT_ENCODER, ""))
+    _tiny.write_prompt(TEXT, folder, texts)

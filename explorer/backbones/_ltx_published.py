@@ -5,27 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explorer.backbones import _published, _t5_video
+from explorer.backbones import _t5_video
 from explorer.backbones._options import Target
-from explorer.backbones.base import BackboneCard, Hashes
+from explorer.backbones._parts import Family
+from explorer.backbones.base import BackboneCard
 
 if TYPE_CHECKING:
     from explorer.backbones._ltx import LTXBackbone
     from explorer.noise import Schedule
 
-FAMILY = _t5_video.Family(
+TEXT = _t5_video.T5("ltx-t5-xxl-128", "Lightricks/LTX-Video", tokens=128)
+FAMILY = Family(
     what="Lightricks/LTX-Video (transformer/, vae/)",
-    transformer="LTXVideoTransformer3DModel",
+    network="LTXVideoTransformer3DModel",
     vae="AutoencoderKLLTXVideo",
-    text="ltx-t5-xxl-128",
-    text_tokens=128,
-    masks_padding=False,
+    text=TEXT,
+    buffers=_t5_video.BUFFERS,
 )
-
-
-def hashes(target: Target) -> Hashes:
-    """Fingerprints of transformer and VAE."""
-    return _t5_video.hashes(FAMILY, target)
 
 
 def adapt(card: BackboneCard, folder: Path) -> BackboneCard:
@@ -34,7 +30,7 @@ def adapt(card: BackboneCard, folder: Path) -> BackboneCard:
     Raises:
         BackboneError: a part is missing or broken.
     """
-    vae = _published.config_of(folder, "vae", what=FAMILY.what)
+    vae = FAMILY.config(folder, "vae")
     halvings = 2 ** sum(vae["spatio_temporal_scaling"])
     compression = (
         vae.get("temporal_compression_ratio") or vae["patch_size_t"] * halvings,
@@ -51,13 +47,13 @@ def load(card: BackboneCard, target: Target, *, schedule: Schedule) -> LTXBackbo
     """
     from explorer.backbones import _ltx
 
-    prompt = _t5_video.prompt(FAMILY, target.folder, target.prompt)
+    prompt = _t5_video.prompt(TEXT, target.folder, target.prompt)
     return _ltx.LTXBackbone(
         card,
-        _t5_video.load_vae(FAMILY, target),
-        _t5_video.load_transformer(FAMILY, target),
+        FAMILY.load_vae(target),
+        FAMILY.load_network(target),
         target,
-        hashes=hashes(target),
+        hashes=FAMILY.hashes(target),
         schedule=schedule,
         prompt=prompt,
     )
@@ -83,5 +79,5 @@ def write_tiny(folder: Path) -> None:
         "num_layers": 3,
     }
     _t5_video.write_tiny(
-        FAMILY, folder, vae=vae, transformer=transformer, text_width=16, valid=[0, 1]
+        FAMILY, TEXT, folder, vae=vae, transformer=transformer, text_width=16, valid=[0, 1]
     )

@@ -18,27 +18,40 @@ OFFLOADED_SHARE = 0.15
 
 
 def needed(card: BackboneCard, target: Target) -> int:
-    """Bytes on the device for the weights and the activations of one pass of a full clip."""
-    weights = card.parameters * ITEM_BYTES[target.dtype]
-    on_gpu = not target.device.startswith("cpu")
-    if target.offload and on_gpu:
+    """Bytes on the device for the weights and the activations of one pass of a full clip.
+
+    The VAE has a precision of its own and stays on the device; it is done before the network
+    begins, so that of their activations the larger counts.
+    """
+    network = card.parameters - card.vae_parameters
+    weights = network * ITEM_BYTES[target.dtype]
+    if target.offload and not target.device.startswith("cpu"):
         weights = int(OFFLOADED_SHARE * weights)
+    vae = card.vae_parameters * ITEM_BYTES[target.vae_dtype]
     working = card.working_bytes * ITEM_BYTES[target.dtype] // 2
+    encoding = card.vae_working_bytes * ITEM_BYTES[target.vae_dtype] // 4
     if target.vae_tiling and _has_video_vae(card):
-        working //= 2
-    return weights + working
+        encoding //= 2
+    return weights + vae + max(working, encoding)
+
+
+def with_need(card: BackboneCard) -> BackboneCard:
+    """The card of a published model with what it needs in the usual precision."""
+    if card.source is None:
+        return card
+    return replace(card, memory_bytes=needed(card, Target(dtype="bfloat16")))
 
 
 def kept_in_host_memory(card: BackboneCard, target: Target) -> int:
     """Bytes of weights that wait in host memory for their turn on a GPU."""
     if not target.offload or target.device.startswith("cpu"):
         return 0
-    return card.parameters * ITEM_BYTES[target.dtype]
+    return (card.parameters - card.vae_parameters) * ITEM_BYTES[target.dtype]
 
 
 def _has_video_vae(card: BackboneCard) -> bool:
     # Encoders have none, and a VAE of single frames has nothing to gain from tiles.
-    return card.uses_sigma and card.frame_step > 1
+    return card.vae_parameters > 0 and card.frame_step > 1
 
 
 def free(device: str) -> int:
@@ -62,18 +75,7 @@ def check_memory(card: BackboneCard, target: Target) -> None:
     if need <= have:
         _check_host(card, target)
         return
-    tried = [
-        (text, replace(target, **changes))
-        for text, changes in (
-            ("--dtype bfloat16", {"dtype": "bfloat16"}),
-            ("--dtype bfloat16 --vae-tiling", {"dtype": "bfloat16", "vae_tiling": True}),
-            ("--dtype bfloat16 --offload", {"dtype": "bfloat16", "offload": True}),
-            (
-                "--dtype bfloat16 --offload --vae-tiling",
-                {"dtype": "bfloat16", "offload": True, "vae_tiling": True},
-            ),
-        )
-    ]
+    tried = [(" ".join(("--dtype bfloat16", *words)), other) for words, other in _options(target)]
     fits = [
         f"{text} needs {size_text(needed(card, other))}"
         for text, other in tried
@@ -86,6 +88,32 @@ def check_memory(card: BackboneCard, target: Target) -> None:
         f"{card.id} needs about {size_text(need)} on {target.device} in {target.dtype}; "
         f"{size_text(have)} are free: {advice}"
     )
+
+
+def choices(card: BackboneCard, device: str) -> list[tuple[str, int]]:
+    """(options, need in bytes) of one full clip on a device: what each option saves, most first."""
+    full = Target(device=device)
+    found = [("--dtype float32", needed(card, full))]
+    for words, target in _options(full):
+        need = needed(card, target)
+        if need < found[-1][1]:
+            found.append((" ".join(("--dtype bfloat16", *words)), need))
+    return found
+
+
+def _options(target: Target) -> list[tuple[tuple[str, ...], Target]]:
+    """Ways to need less, those that change least first."""
+    half = replace(target, dtype="bfloat16")
+    vae = replace(half, vae_dtype="bfloat16")
+    ways = [
+        ((), half),
+        (("--vae-dtype bfloat16",), vae),
+        (("--vae-tiling",), replace(half, vae_tiling=True)),
+        (("--vae-dtype bfloat16", "--vae-tiling"), replace(vae, vae_tiling=True)),
+    ]
+    if not target.device.startswith("cpu"):
+        ways += [(("--offload", *words), replace(way, offload=True)) for words, way in ways]
+    return ways
 
 
 def _check_host(card: BackboneCard, target: Target) -> None:
@@ -107,3 +135,18 @@ def _check_host(card: BackboneCard, target: Target) -> None:
         f"{card.id} keeps about {size_text(kept)} of weights in host memory with --offload in "
         f"{target.dtype}; {size_text(have)} are free: {advice}"
     )
+
+
+def check_text_encoder(what: str, need: int) -> None:
+    """Refuse to embed a prompt where the text encoder, which runs on the CPU, does not fit.
+
+    Raises:
+        BackboneError: what is needed, what is free, and what to do instead.
+    """
+    have = free("cpu")
+    if need > have:
+        raise BackboneError(
+            f"the text encoder of {what} needs about {size_text(need)} of host memory once, and "
+            f"{size_text(have)} are free: close something, or embed the prompt on another machine "
+            "and put it into the weights' folder prompts/"
+        )

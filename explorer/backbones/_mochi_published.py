@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explorer.backbones import _published, _t5_video
+from explorer.backbones import _t5_video
 from explorer.backbones._options import Target
+from explorer.backbones._parts import Family
 from explorer.backbones.base import BackboneCard, Hashes
 
 if TYPE_CHECKING:
@@ -16,19 +18,19 @@ if TYPE_CHECKING:
     from explorer.backbones._mochi import MochiBackbone
     from explorer.noise import Schedule
 
-FAMILY = _t5_video.Family(
+TEXT = _t5_video.T5("mochi-t5-xxl-256", "genmo/mochi-1-preview", tokens=256, masks_padding=True)
+# Its empty prompt is no text at all: nothing of a text encoder counts then.
+WORDLESS = Family(
     what="genmo/mochi-1-preview (transformer/, vae/)",
-    transformer="MochiTransformer3DModel",
+    network="MochiTransformer3DModel",
     vae="AutoencoderKLMochi",
-    text="mochi-t5-xxl-256",
-    text_tokens=256,
-    masks_padding=True,
 )
+FAMILY = replace(WORDLESS, text=TEXT)
 
 
 def hashes(target: Target) -> Hashes:
-    """Fingerprints of transformer and VAE."""
-    return _t5_video.hashes(FAMILY, target)
+    """Fingerprints of transformer, VAE and text encoder, as far as the prompt needs one."""
+    return (FAMILY if target.prompt else WORDLESS).hashes(target)
 
 
 def adapt(card: BackboneCard, folder: Path) -> BackboneCard:
@@ -37,7 +39,7 @@ def adapt(card: BackboneCard, folder: Path) -> BackboneCard:
     Raises:
         BackboneError: a part is missing or broken.
     """
-    vae = _published.config_of(folder, "vae", what=FAMILY.what)
+    vae = FAMILY.config(folder, "vae")
     compression = math.prod(vae["temporal_expansions"]), math.prod(vae["spatial_expansions"])
     return _t5_video.adapt(FAMILY, card, folder, compression=compression)
 
@@ -50,12 +52,12 @@ def load(card: BackboneCard, target: Target, *, schedule: Schedule) -> MochiBack
     """
     from explorer.backbones import _mochi
 
-    config = _published.config_of(target.folder, "transformer", what=FAMILY.what)
+    config = FAMILY.config(target.folder, "transformer")
     prompt = embedding(target, config["text_embed_dim"])
     return _mochi.MochiBackbone(
         card,
-        _t5_video.load_vae(FAMILY, target),
-        _t5_video.load_transformer(FAMILY, target),
+        FAMILY.load_vae(target),
+        FAMILY.load_network(target),
         target,
         hashes=hashes(target),
         schedule=schedule,
@@ -71,9 +73,8 @@ def embedding(target: Target, width: int) -> dict[str, torch.Tensor]:
     import torch
 
     if target.prompt:
-        return _t5_video.prompt(FAMILY, target.folder, target.prompt)
-    tokens = FAMILY.text_tokens
-    return {"prompt": torch.zeros(1, tokens, width), "mask": torch.zeros(1, tokens)}
+        return _t5_video.prompt(TEXT, target.folder, target.prompt)
+    return {"prompt": torch.zeros(1, TEXT.tokens, width), "mask": torch.zeros(1, TEXT.tokens)}
 
 
 def write_tiny(folder: Path) -> None:
@@ -96,5 +97,5 @@ def write_tiny(folder: Path) -> None:
         "num_layers": 3,
     }
     _t5_video.write_tiny(
-        FAMILY, folder, vae=vae, transformer=transformer, text_width=16, valid=[0, 1]
+        FAMILY, TEXT, folder, vae=vae, transformer=transformer, text_width=16, valid=[0, 1]
     )

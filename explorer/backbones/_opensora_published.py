@@ -12,12 +12,12 @@ another size states them in `sizes.json`.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explorer.backbones import _published
+from explorer.backbones import _cards, _prompt_files, _published
 from explorer.backbones._options import Target
+from explorer.backbones._prompt_files import TextEncoder
 from explorer.backbones.base import BackboneCard, Hashes
 from explorer.errors import BackboneError
 
@@ -32,13 +32,13 @@ VAE = "hunyuan_vae.safetensors"
 SIZES = "sizes.json"
 T5 = "google/t5-v1_1-xxl"
 CLIP = "openai/clip-vit-large-patch14"
-TEXT_ENCODER = "t5-v1_1-xxl-512-clip-l"
 TEXT_TOKENS = 512
 CLIP_TOKENS = 77
+TEXT = TextEncoder(f"t5-v1_1-xxl-{TEXT_TOKENS}-clip-l", "hpcai-tech/Open-Sora-v2", (T5, CLIP))
 
 
 def hashes(target: Target) -> Hashes:
-    """Fingerprints of transformer and VAE; the text encoders count through the prompt.
+    """Fingerprints of transformer, VAE and where the prompt's embeddings come from.
 
     Raises:
         BackboneError: a file is missing.
@@ -49,6 +49,7 @@ def hashes(target: Target) -> Hashes:
         target,
         network=[_file(target.folder, TRANSFORMER), *stated],
         encoder=[_file(target.folder, VAE), *stated],
+        prompt=_prompt_files.origin(TEXT, target.folder, target.prompt),
     )
 
 
@@ -58,17 +59,16 @@ def adapt(card: BackboneCard, folder: Path) -> BackboneCard:
     Raises:
         BackboneError: a file is missing or broken.
     """
-    files = [_file(folder, TRANSFORMER), _file(folder, VAE)]
+    transformer, vae = (
+        _published.count_parameters([_file(folder, name)]) for name in (TRANSFORMER, VAE)
+    )
     sizes = _sizes(folder)["transformer"]
-    layers = sizes.get("depth", 19) + sizes.get("depth_single_blocks", 38)
-    width = sizes.get("hidden_size", card.width)
-    return replace(
+    return _cards.resized(
         card,
-        layers=layers,
-        width=width,
-        working_bytes=card.working_bytes * width // card.width,
-        parameters=_published.count_parameters(files),
-        default_cell=(min(card.default_cell[0], layers - 1), card.default_cell[1]),
+        layers=sizes.get("depth", 19) + sizes.get("depth_single_blocks", 38),
+        width=sizes.get("hidden_size", card.width),
+        parameters=transformer + vae,
+        vae_parameters=vae,
     )
 
 
@@ -101,7 +101,7 @@ def load(card: BackboneCard, target: Target, *, schedule: Schedule) -> OpenSoraB
         weights_hash=found.weights,
         encoder_hash=found.encoder,
         schedule=schedule,
-        prompt={name: _build.offered(text, target.device) for name, text in texts.items()},
+        prompt={name: text.to(target.device) for name, text in texts.items()},
     )
 
 
@@ -135,30 +135,15 @@ def prompt(folder: Path, text: str) -> dict[str, torch.Tensor]:
     from explorer.backbones import _prompt
 
     def compute() -> dict[str, torch.Tensor]:
-        _prompt.text_tools(folder, "hpcai-tech/Open-Sora-v2", (T5, CLIP))
-        import transformers
+        from explorer.backbones import _text_models
 
-        t5, clip = transformers.T5EncoderModel, transformers.CLIPTextModel
-        return {
-            "text": _embed(t5, folder / T5, text, TEXT_TOKENS).last_hidden_state,
-            "pooled": _embed(clip, folder / CLIP, text, CLIP_TOKENS).pooler_output,
-        }
+        # no token is masked, as in Open-Sora
+        t5, clip = folder / T5, folder / CLIP
+        states, _ = _text_models.embed("T5EncoderModel", t5, t5, text, TEXT_TOKENS)
+        pooled, _ = _text_models.embed("CLIPTextModel", clip, clip, text, CLIP_TOKENS)
+        return {"text": states.last_hidden_state, "pooled": pooled.pooler_output}
 
-    return _prompt.embeddings(TEXT_ENCODER, text, folder=folder, compute=compute)
-
-
-def _embed(model_class: Any, folder: Path, text: str, count: int) -> Any:
-    """Outputs of a text encoder for `count` tokens; no token is masked, as in Open-Sora."""
-    import torch
-    import transformers
-
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    encoder = model_class.from_pretrained(folder, local_files_only=True, dtype=torch.bfloat16)
-    words = tokenizer(
-        [text], padding="max_length", max_length=count, truncation=True, return_tensors="pt"
-    )
-    with torch.inference_mode():
-        return encoder(input_ids=words.input_ids)
+    return _prompt.embeddings(TEXT, text, folder=folder, compute=compute)
 
 
 def write_tiny(folder: Path, **changes: Any) -> None:
@@ -166,7 +151,7 @@ def write_tiny(folder: Path, **changes: Any) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from explorer.backbones import _hunyuan_vae, _prompt, _tiny
+    from explorer.backbones import _hunyuan_vae, _tiny
     from explorer.nets.mmdit import MMDiT, MMDiTConfig
 
     generator = torch.Generator().manual_seed(0)
@@ -195,5 +180,4 @@ def write_tiny(folder: Path, **changes: Any) -> None:
         "text": torch.randn(1, TEXT_TOKENS, sizes["context_in_dim"], generator=generator),
         "pooled": torch.randn(1, sizes["vec_in_dim"], generator=generator),
     }
-    (folder / "prompts").mkdir()
-    save_file(texts, folder / "prompts" / _prompt.prompt_file(TEXT_ENCODER, ""))
+    _tiny.write_prompt(TEXT, folder, texts)

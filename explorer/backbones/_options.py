@@ -61,6 +61,7 @@ class Source:
         gated: whether the licence must be accepted on the repository's page first.
         shared: another repository with parts that this one leaves out; its files count in
             `download_bytes`, and are looked for in the folder of weights too.
+        revision: commit of the repository; None takes its main branch.
     """
 
     repo: str
@@ -68,6 +69,7 @@ class Source:
     download_bytes: int
     gated: bool = False
     shared: Source | None = None
+    revision: str | None = None
 
     @property
     def by_address(self) -> bool:

@@ -6,32 +6,42 @@ import functools
 import json
 import math
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from explorer.backbones._options import Target
+from explorer.backbones._weight_files import listed, weight_files
 from explorer.backbones._weights import fingerprint
 from explorer.backbones.base import Hashes
 from explorer.errors import BackboneError
+
+_names_only: ContextVar[bool] = ContextVar("names_only", default=False)
 
 
 def component(folder: Path, name: str, *, what: str) -> list[Path]:
     """[config.json, weights, ...] of one part of a model ("transformer", "vae"; "" for the root).
 
-    Weights are safetensors, or where there are none, torch files.
+    Of several copies of the weights, the one that `_weight_files` says.
 
     Raises:
-        BackboneError: a file is missing.
+        BackboneError: a file is missing, or a shard of the weights.
     """
     part = folder / name
-    config = part / "config.json"
-    weights = sorted(part.glob("*.safetensors")) or sorted(part.glob("*.bin"))
-    for found, wanted in ((config.is_file(), "config.json"), (bool(weights), "*.safetensors")):
-        if not found:
-            raise BackboneError(
-                f"there is no {wanted} in {part}: --weights needs a folder laid out like {what}"
-            )
-    return [config, *weights]
+    config, weights = part / "config.json", weight_files(part)
+    if not config.is_file() or not weights.files:
+        wanted = "*.safetensors" if config.is_file() else "config.json"
+        raise BackboneError(
+            f"there is no {wanted} in {part}: --weights needs a folder laid out like {what}"
+        )
+    if weights.missing:
+        raise BackboneError(
+            f"the weights in {part} are not whole, they lack {listed(weights.missing)}: "
+            "fetch them again, what is there is kept"
+        )
+    return [config, *weights.files]
 
 
 def config_of(folder: Path, name: str, *, what: str) -> dict[str, Any]:
@@ -84,7 +94,12 @@ def _count(path: Path, changed: int, unused: tuple[str, ...]) -> int:
 
 
 def component_hashes(
-    target: Target, *, what: str, network: tuple[str, ...], encoder: str | None
+    target: Target,
+    *,
+    what: str,
+    network: tuple[str, ...],
+    encoder: str | None,
+    prompt: str = "",
 ) -> Hashes:
     """Hashes of a model's parts, with what else changes their output.
 
@@ -93,6 +108,7 @@ def component_hashes(
         what: the repository, for messages.
         network: parts besides the encoder.
         encoder: the part with the VAE; None where there is none.
+        prompt: what its embedding comes from (`_prompt_files.origin`); empty without text.
 
     Raises:
         BackboneError: a file is missing.
@@ -100,15 +116,18 @@ def component_hashes(
     folder = target.folder
     parts = [path for name in network for path in component(folder, name, what=what)]
     if encoder is None:
-        return Hashes(_key(folder, parts, f"prompt {target.prompt!r}"), None)
-    return file_hashes(target, network=parts, encoder=component(folder, encoder, what=what))
+        return Hashes(_key(folder, parts, f"prompt {target.prompt!r} {prompt}"), None)
+    vae = component(folder, encoder, what=what)
+    return file_hashes(target, network=parts, encoder=vae, prompt=prompt)
 
 
-def file_hashes(target: Target, *, network: list[Path], encoder: list[Path]) -> Hashes:
+def file_hashes(
+    target: Target, *, network: list[Path], encoder: list[Path], prompt: str = ""
+) -> Hashes:
     """The same for a model whose files are not laid out in parts."""
     folder, recipe = target.folder, target.encoder_recipe
-    whole = _key(folder, [*network, *encoder], f"{recipe}, prompt {target.prompt!r}")
-    return Hashes(whole, _key(folder, encoder, recipe))
+    asked = f"{recipe}, prompt {target.prompt!r} {prompt}"
+    return Hashes(_key(folder, [*network, *encoder], asked), _key(folder, encoder, recipe))
 
 
 def files_hash(folder: Path, paths: list[Path]) -> str:
@@ -116,8 +135,20 @@ def files_hash(folder: Path, paths: list[Path]) -> str:
     return _key(folder, paths, "")
 
 
+@contextmanager
+def names_only() -> Iterator[None]:
+    """Hashes are asked for inside to learn whether all files are there: none of them is read."""
+    token = _names_only.set(True)
+    try:
+        yield
+    finally:
+        _names_only.reset(token)
+
+
 def _key(folder: Path, paths: list[Path], recipe: str) -> str:
     stamp = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
+    if _names_only.get():
+        return ""
     return _digest(folder, stamp, recipe)
 
 

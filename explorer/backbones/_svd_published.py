@@ -6,24 +6,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explorer.backbones import _parts, _published
 from explorer.backbones._options import Target
-from explorer.backbones.base import BackboneCard, Hashes
+from explorer.backbones._parts import Family
+from explorer.backbones.base import BackboneCard
 from explorer.errors import BackboneError
 
 if TYPE_CHECKING:
     from explorer.backbones._svd import SVDBackbone
     from explorer.noise import Schedule
 
-WHAT = "stabilityai/stable-video-diffusion-img2vid-xt (unet/, vae/)"
+FAMILY = Family(
+    what="stabilityai/stable-video-diffusion-img2vid-xt (unet/, vae/)",
+    network="UNetSpatioTemporalConditionModel",
+    vae="AutoencoderKLTemporalDecoder",
+    parts=("unet",),
+)
 LEVEL = 1
 """Which size of the U-Net is read: 0 is that of the latents, each next one half of it."""
-CLASSES = {"unet": "UNetSpatioTemporalConditionModel", "vae": "AutoencoderKLTemporalDecoder"}
-
-
-def hashes(target: Target) -> Hashes:
-    """Fingerprints of U-Net and VAE."""
-    return _published.component_hashes(target, what=WHAT, network=("unet",), encoder="vae")
 
 
 def adapt(card: BackboneCard, folder: Path) -> BackboneCard:
@@ -32,25 +31,19 @@ def adapt(card: BackboneCard, folder: Path) -> BackboneCard:
     Raises:
         BackboneError: a part is missing or broken, or the U-Net has other kinds of blocks.
     """
-    config = _published.config_of(folder, "unet", what=WHAT)
-    vae = _published.config_of(folder, "vae", what=WHAT)
+    config, vae = FAMILY.config(folder, "unet"), FAMILY.config(folder, "vae")
     levels = len(config["block_out_channels"])
     kinds = [config["down_block_types"][LEVEL], config["up_block_types"][levels - 1 - LEVEL]]
     if not all(kind.startswith("CrossAttn") for kind in kinds):
         raise BackboneError(f"{folder}: this U-Net has no attention where it is to be read")
     patch = 2 ** (len(vae["block_out_channels"]) - 1) * 2**LEVEL
-    rows, columns = (size // patch for size in card.input_size)
-    layers = 2 * config["layers_per_block"] + 1
-    width = config["block_out_channels"][LEVEL]
-    weights = [path for part in CLASSES for path in _parts.files(folder, part, what=WHAT)[1:]]
-    return replace(
+    return FAMILY.adapt(
         card,
-        layers=layers,
-        width=width,
-        token_grid=(rows, columns),
-        working_bytes=card.working_bytes * width // card.width,
-        parameters=_published.count_parameters(weights),
-        default_cell=(min(card.default_cell[0], layers - 1), card.default_cell[1]),
+        folder,
+        layers=2 * config["layers_per_block"] + 1,
+        width=config["block_out_channels"][LEVEL],
+        patch=patch,
+        frame_step=1,
     )
 
 
@@ -62,16 +55,14 @@ def load(card: BackboneCard, target: Target, *, schedule: Schedule) -> SVDBackbo
     """
     from explorer.backbones import _svd
 
-    vae = _parts.load_part(target, "vae", CLASSES["vae"], what=WHAT, dtype=target.vae_dtype)
-    unet = _parts.load_part(
+    return _svd.SVDBackbone(
+        card,
+        FAMILY.load_vae(replace(target, vae_tiling=False)),
+        FAMILY.load_network(target, "unet"),
         target,
-        "unet",
-        CLASSES["unet"],
-        what=WHAT,
-        dtype=target.dtype,
-        offload=target.offload,
+        hashes=FAMILY.hashes(target),
+        schedule=schedule,
     )
-    return _svd.SVDBackbone(card, vae, unet, target, hashes=hashes(target), schedule=schedule)
 
 
 def write_tiny(folder: Path) -> None:
@@ -96,8 +87,8 @@ def write_tiny(folder: Path) -> None:
             "layers_per_block": 1,
         },
     }
-    generator = torch.Generator().manual_seed(0)
-    for part, class_name in CLASSES.items():
-        model = getattr(diffusers, class_name)(**settings[part])
-        _tiny.randomize(model, generator)
-        model.save_pretrained(folder / part)
+    models = {
+        "unet": getattr(diffusers, FAMILY.network)(**settings["unet"]),
+        "vae": getattr(diffusers, FAMILY.vae)(**settings["vae"]),
+    }
+    _tiny.write_parts(folder, models, torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Published folders of video transformers that read T5-XXL: what they have in common.
+"""Video transformers that read T5-XXL: what LTX-Video and Mochi have in common.
 
 Needs no torch at import.
 """
@@ -6,47 +6,31 @@ Needs no torch at import.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explorer.backbones import _parts, _published
-from explorer.backbones._options import Target
-from explorer.backbones.base import BackboneCard, Hashes
+from explorer.backbones._parts import Family
+from explorer.backbones._prompt_files import TextEncoder
+from explorer.backbones.base import BackboneCard
 
 if TYPE_CHECKING:
     import torch
 
 BUFFERS = ("latents_mean", "latents_std")
-"""Statistics beside the weights of a VAE: in its file, but no parameters."""
 
 
 @dataclass(frozen=True)
-class Family:
-    """One family of models.
+class T5(TextEncoder):
+    """How T5 is asked.
 
     Attributes:
-        what: the repository, for messages.
-        transformer: its class in diffusers.
-        vae: its class in diffusers.
-        text: name of its kind of embedding.
-        text_tokens: length of a prompt.
-        masks_padding: whether the text encoder is told which tokens are padding.
+        tokens: length of a prompt.
+        masks_padding: whether it is told which tokens are padding.
     """
 
-    what: str
-    transformer: str
-    vae: str
-    text: str
-    text_tokens: int
-    masks_padding: bool
-
-
-def hashes(family: Family, target: Target) -> Hashes:
-    """Fingerprints of transformer and VAE; the text encoder counts through the prompt."""
-    return _published.component_hashes(
-        target, what=family.what, network=("transformer",), encoder="vae"
-    )
+    tokens: int = 0
+    masks_padding: bool = False
 
 
 def adapt(
@@ -63,57 +47,18 @@ def adapt(
     Raises:
         BackboneError: a part is missing or broken.
     """
-    config = _published.config_of(folder, "transformer", what=family.what)
-    layers, width = config["num_layers"], config["num_attention_heads"]
-    width *= config["attention_head_dim"]
-    patch = config["patch_size"] * compression[1]
-    rows, columns = (size // patch for size in card.input_size)
-    weights = [
-        path
-        for part in ("transformer", "vae")
-        for path in _parts.files(folder, part, what=family.what)[1:]
-    ]
-    return replace(
+    config = family.config(folder, "transformer")
+    return family.adapt(
         card,
-        layers=layers,
-        width=width,
-        token_grid=(rows, columns),
+        folder,
+        layers=config["num_layers"],
+        width=config["num_attention_heads"] * config["attention_head_dim"],
+        patch=config["patch_size"] * compression[1],
         frame_step=compression[0],
-        working_bytes=card.working_bytes * width // card.width,
-        parameters=_published.count_parameters(weights, unused=BUFFERS),
-        default_cell=(min(card.default_cell[0], layers - 1), card.default_cell[1]),
     )
 
 
-def load_transformer(family: Family, target: Target) -> Any:
-    """The transformer of a folder, on its device in its dtype.
-
-    Raises:
-        BackboneError: it is missing, broken or of another structure.
-    """
-    return _parts.load_part(
-        target,
-        "transformer",
-        family.transformer,
-        what=family.what,
-        dtype=target.dtype,
-        offload=target.offload,
-    )
-
-
-def load_vae(family: Family, target: Target) -> Any:
-    """The VAE of a folder.
-
-    Raises:
-        BackboneError: it is missing, broken or of another structure.
-    """
-    vae = _parts.load_part(target, "vae", family.vae, what=family.what, dtype=target.vae_dtype)
-    if target.vae_tiling:
-        vae.enable_tiling()
-    return vae
-
-
-def prompt(family: Family, folder: Path, text: str) -> dict[str, torch.Tensor]:
+def prompt(encoder: T5, folder: Path, text: str) -> dict[str, torch.Tensor]:
     """Embedding, "prompt" (1, L, D), and "mask" (1, L), one where a token is no padding.
 
     Raises:
@@ -122,36 +67,24 @@ def prompt(family: Family, folder: Path, text: str) -> dict[str, torch.Tensor]:
     from explorer.backbones import _prompt
 
     def compute() -> dict[str, torch.Tensor]:
-        import torch
+        from explorer.backbones import _text_models
 
-        _prompt.text_tools(folder, family.what)
-        import transformers
+        found, mask = _text_models.embed(
+            "T5EncoderModel",
+            folder / "text_encoder",
+            folder / "tokenizer",
+            text,
+            encoder.tokens,
+            masked=encoder.masks_padding,
+        )
+        return {"prompt": found.last_hidden_state, "mask": mask}
 
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            folder / "tokenizer", local_files_only=True
-        )
-        encoder = transformers.T5EncoderModel.from_pretrained(
-            folder / "text_encoder", local_files_only=True, dtype=torch.bfloat16
-        )
-        words = tokenizer(
-            [text],
-            padding="max_length",
-            max_length=family.text_tokens,
-            truncation=True,
-            add_special_tokens=True,
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
-        seen = words.attention_mask if family.masks_padding else None
-        with torch.inference_mode():
-            hidden = encoder(words.input_ids, attention_mask=seen).last_hidden_state
-        return {"prompt": hidden, "mask": words.attention_mask}
-
-    return _prompt.embeddings(family.text, text, folder=folder, compute=compute)
+    return _prompt.embeddings(encoder, text, folder=folder, compute=compute)
 
 
 def write_tiny(
     family: Family,
+    encoder: T5,
     folder: Path,
     *,
     vae: dict[str, Any],
@@ -163,32 +96,28 @@ def write_tiny(
 
     Args:
         family: whose layout.
+        encoder: whose embedding of the empty prompt is written too.
         folder: to write into.
         vae: settings of the VAE.
         transformer: settings of the transformer.
-        text_width: channels of the empty prompt's embedding, which is written too.
+        text_width: channels of the embedding.
         valid: its tokens that are no padding.
     """
     import diffusers
     import torch
-    from safetensors.torch import save_file
 
-    from explorer.backbones import _prompt, _tiny
+    from explorer.backbones import _tiny
 
     generator = torch.Generator().manual_seed(0)
-    for part, class_name, settings in (
-        ("vae", family.vae, vae),
-        ("transformer", family.transformer, transformer),
-    ):
-        model = getattr(diffusers, class_name)(**settings)
-        _tiny.randomize(model, generator)
-        for name in BUFFERS:
-            if name in dict(model.named_buffers()):
-                getattr(model, name).uniform_(0.5, 1.5, generator=generator)
-        model.save_pretrained(folder / part)
-    (folder / "prompts").mkdir(parents=True)
-    tokens = torch.randn(1, family.text_tokens, text_width, generator=generator)
-    mask = torch.zeros(1, family.text_tokens)
+    models = {
+        "vae": getattr(diffusers, family.vae)(**vae),
+        "transformer": getattr(diffusers, family.network)(**transformer),
+    }
+    for name, buffer in models["vae"].named_buffers():
+        if name in BUFFERS:
+            buffer.uniform_(0.5, 1.5, generator=generator)
+    _tiny.write_parts(folder, models, generator)
+    tokens = torch.randn(1, encoder.tokens, text_width, generator=generator)
+    mask = torch.zeros(1, encoder.tokens)
     mask[:, list(valid)] = 1.0
-    name = _prompt.prompt_file(family.text, "")
-    save_file({"prompt": tokens, "mask": mask}, folder / "prompts" / name)
+    _tiny.write_prompt(encoder, folder, {"prompt": tokens, "mask": mask})

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import torch
+from safetensors.torch import save_file
 from torch import nn
+
+from explorer.backbones._prompt_files import TextEncoder, given_file
 
 
 @torch.no_grad()
@@ -22,3 +29,19 @@ def randomize(model: nn.Module, generator: torch.Generator) -> None:
             parameter.copy_(1 + 0.1 * noise)
         else:
             parameter.copy_(0.1 * noise)
+
+
+def write_parts(folder: Path, models: Mapping[str, Any], generator: torch.Generator) -> None:
+    """Models of diffusers with random weights, each in a folder of its name."""
+    for name, model in models.items():
+        randomize(model, generator)
+        model.save_pretrained(folder / name)
+
+
+def write_prompt(
+    encoder: TextEncoder, folder: Path, tensors: dict[str, torch.Tensor], prompt: str = ""
+) -> None:
+    """The embedding of a prompt, where a folder of weights has it."""
+    path = given_file(encoder, folder, prompt)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path)

@@ -149,3 +149,31 @@ def card(
         taps=TAPS,
         note=note or variant.note,
     )
+
+
+def pixel_hashes(name: str) -> Hashes:
+    """sha256 over configuration and weights of a model that sees the frames themselves.
+
+    Raises:
+        BackboneError: a file is missing.
+    """
+    return Hashes(_files.files_hash(folder(name)), None)
+
+
+def pixel_card(name: str, **facts: Any) -> BackboneCard:
+    """The card of a model that sees the frames themselves, without noise.
+
+    Args:
+        name: of its folder.
+        facts: what is its own: title, kind, layers, width, default layer, ...
+    """
+    return BackboneCard(
+        id=name,
+        licence="Apache-2.0",
+        input_size=(HEIGHT, WIDTH),
+        max_frames=FRAMES,
+        frame_step=FRAME_STEP,
+        token_grid=TOKEN_GRID,
+        uses_sigma=False,
+        **facts,
+    )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from explorer.backbones import _published
+from explorer.backbones import _cards, _published
 from explorer.backbones._options import Target
 from explorer.backbones.base import BackboneCard, Hashes
 from explorer.errors import BackboneError
@@ -82,13 +81,11 @@ def adapt(
     if path.suffix == ".safetensors":
         counted = _published.count_parameters([path], unused=unused)
     rows, columns = (size // patch for size in card.input_size)
-    return replace(
+    return _cards.resized(
         card,
         layers=layers,
         width=width,
-        input_size=(rows * patch, columns * patch),
-        token_grid=(rows, columns),
-        working_bytes=card.working_bytes * width // card.width,
         parameters=counted,
-        default_cell=(min(card.default_cell[0], layers - 1), 0.0),
+        patch=patch,
+        input_size=(rows * patch, columns * patch),
     )

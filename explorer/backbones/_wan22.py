@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from explorer._typing import Float
-from explorer.backbones import _build, _wan_published
+from explorer.backbones import _wan_published
 from explorer.backbones._latents import compute_provenance
 from explorer.backbones._options import Target
 from explorer.backbones._wan import WanBackbone, WanReader
@@ -29,6 +29,9 @@ class TokenTimesBackbone(WanBackbone):
 
 class ExpertsBackbone(WanReader):
     """A VAE and two transformers, of which one is in memory.
+
+    The one lock of every backbone is held while experts change places as well as during the pass
+    that follows, so that no pass finds another's expert.
 
     Args:
         card: facts about it.
@@ -76,15 +79,14 @@ class ExpertsBackbone(WanReader):
 
     @property
     def transformer(self) -> Transformer:
-        """The expert in memory; where there is none yet, that of the card's default cell."""
-        if self._network is None:
-            with self.lock:
-                self._use(self.expert_for(self.timestep(self.card.default_cell[1])[0]))
+        """The expert in memory; None before the first pass, and while the next one is read."""
         return self._network
 
     @property
     def blocks(self) -> Sequence[Any]:
-        return list(self.transformer.blocks)
+        """Blocks of the expert in memory: which one that is follows from the last pass."""
+        network = self._network
+        return () if network is None else list(network.blocks)
 
     def network(self, timestep: float, should_stop: Callable[[], bool]) -> Transformer:
         stop_check(should_stop)
@@ -117,6 +119,7 @@ def load_experts(
     Raises:
         BackboneError: a part is missing, broken or of another structure.
     """
+    text = _wan_published.prompt(target.folder, target.prompt)
     return ExpertsBackbone(
         card,
         _wan_published.load_vae(target),
@@ -126,7 +129,7 @@ def load_experts(
         dtype=DTYPES[target.dtype],
         found=hashes,
         schedule=schedule,
-        prompt=_build.offered(_wan_published.prompt(target.folder, target.prompt), target.device),
+        prompt=text.to(target.device),
     )
 
 

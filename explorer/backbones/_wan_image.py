@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from explorer._typing import Float, UInt8
-from explorer.backbones import _build, _published, _tiny, _wan_published
+from explorer.backbones import _build, _tiny, _wan_published
 from explorer.backbones._hooks import run_blocks
 from explorer.backbones._latents import encode_video, to_video
 from explorer.backbones._options import Target
@@ -158,8 +158,8 @@ def load_image_encoder(target: Target) -> Any:
         ) from None
 
     part = "image_encoder"
-    config, *files = _published.component(target.folder, part, what=_wan_published.LAYOUT)
-    settings = _published.config_of(target.folder, part, what=_wan_published.LAYOUT)
+    config, *files = _wan_published.FAMILY.files(target.folder, part)
+    settings = _wan_published.FAMILY.config(target.folder, part)
     make: Any = CLIPVisionModel
     network = _build.build_empty(
         lambda: make(CLIPVisionConfig(**settings)),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from explorer.errors import BackboneError
 
@@ -21,10 +21,21 @@ _BLOCK = 2**18
 _BLOCKS = 64
 
 
-def find_weights(card: BackboneCard, weights: Path | None = None) -> Path:
+def find_weights(
+    card: BackboneCard,
+    weights: Path | None = None,
+    *,
+    lacks: Callable[[Path], str] = lambda folder: "",
+) -> Path:
     """The folder with a model's files: the given one, $EMERGE3D_WEIGHTS/ID, or the hub's cache.
 
     Nothing is fetched.
+
+    Args:
+        card: of the model.
+        weights: its folder; None looks where it usually is.
+        lacks: says what a folder lacks; asked of the hub's cache, where a download may have been
+            interrupted.
 
     Raises:
         BackboneError: they are not here; the message says how to get them.
@@ -38,10 +49,15 @@ def find_weights(card: BackboneCard, weights: Path | None = None) -> Path:
     root = os.environ.get(VARIABLE)
     if root and (Path(root) / card.id).is_dir():
         return Path(root) / card.id
-    cached = _cached(card.source)
-    shared = card.source.shared
+    cached, shared = _cached(card.source), card.source.shared
     if cached is not None and (shared is None or _cached(shared) is not None):
-        return cached
+        reason = lacks(cached)
+        if not reason:
+            return cached
+        raise BackboneError(
+            f"the download of {card.id} is not whole: `emerge3d backbones {card.id} --download` "
+            f"fetches what is missing ({reason})"
+        )
     if card.source.by_address:
         fetch = _by_hand(card)
     elif card.source.gated:
@@ -72,17 +88,6 @@ def _by_hand(card: BackboneCard) -> str:
     )
 
 
-def is_here(card: BackboneCard) -> bool:
-    """Whether a backbone can be loaded without fetching anything."""
-    if card.source is None:
-        return True
-    try:
-        find_weights(card)
-    except BackboneError:
-        return False
-    return True
-
-
 def shared_folder(source: Source, folder: Path) -> Path:
     """Where the parts are that a model takes from another repository.
 
@@ -111,19 +116,22 @@ def _repositories(source: Source) -> str:
 
 
 def _cached(source: Source) -> Path | None:
+    """The folder of a repository in the hub's cache, whole or not."""
     from huggingface_hub import snapshot_download
 
     if source.by_address:
         return None
     try:
-        found = snapshot_download(
-            source.repo, allow_patterns=list(source.files), local_files_only=True
-        )
+        found = snapshot_download(source.repo, **_wanted(source), local_files_only=True)
     except (OSError, ValueError):  # the hub's LocalEntryNotFoundError is both
         return None
-    folder = Path(found)
-    whole = all(any(folder.glob(pattern)) for pattern in source.files)
-    return folder if whole else None
+    return Path(found)
+
+
+def _wanted(source: Source) -> dict[str, Any]:
+    """What of a repository is wanted, for the hub's library."""
+    at = {} if source.revision is None else {"revision": source.revision}
+    return {"allow_patterns": list(source.files), **at}
 
 
 def download(card: BackboneCard) -> Path:
@@ -142,12 +150,13 @@ def download(card: BackboneCard) -> Path:
         raise BackboneError(f"{card.id} is in no repository: {_by_hand(card)}")
     if source.shared is not None:
         download(replace(card, source=source.shared))
+    at = "" if source.revision is None else f" --revision {source.revision}"
     by_hand = (
-        f"on a machine with access: hf download {source.repo} --local-dir DIR; "
+        f"on a machine with access: hf download {source.repo}{at} --local-dir DIR; "
         "then give --weights DIR here"
     )
     try:
-        return Path(snapshot_download(source.repo, allow_patterns=list(source.files)))
+        return Path(snapshot_download(source.repo, **_wanted(source)))
     except hub.GatedRepoError:
         reason = f"{_access(source.repo)} and try again"
     except hub.RepositoryNotFoundError:

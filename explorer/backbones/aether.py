@@ -81,6 +81,7 @@ _offer(
         title="Aether V1, as released",
         max_frames=81,
         frame_step=8,
+        working_bytes=2 * CARD.working_bytes,
         note="Sees its own reconstruction; two interleaved clips of 41 frames.",
         official="Same inputs, frames and slots; bf16, unseeded noise there; layer 20, --t 749.",
     ),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from explorer._resize import resize
+from explorer._resize import Fit, resize
 from explorer._typing import Float, Int, UInt8
 from explorer.backbones._options import Source
 from explorer.errors import BackboneError, Cancelled
@@ -41,15 +41,21 @@ class BackboneCard:
         token_grid: (h, w) of the features.
         default_cell: (layer, sigma) shown first.
         uses_sigma: False where noise has no meaning (sigma is then ignored and shown as 0).
-        parameters: number of weights.
-        memory_bytes: needed to run one clip, weights included, in the usual precision (float32
-            for shipped models, bfloat16 for published ones).
+        parameters: number of weights that are in memory together.
         note: one sentence: what it stands for, what it controls for.
+        memory_bytes: needed to run one full clip, weights included, in the usual precision: float32
+            for shipped models; for published ones, where it follows from the fields below, a
+            network in bfloat16 behind a VAE in float32.
         source: where published weights are; None for what comes with the package.
-        working_bytes: of `memory_bytes`, what the activations of a full clip take in bfloat16.
+        vae_parameters: of `parameters`, those of the video VAE, which has a precision of its own.
+        working_bytes: what the network's activations of a full clip take in bfloat16.
+        vae_working_bytes: what the VAE's activations of a full clip take in float32; both are
+            never there at once.
         taps: what can be read of a block: its output, its attention's query, its key.
         official: how the released feature extraction differs from this one, and why.
         first_frame: whether the first frame is also given without noise (image to video).
+        fit: how a video of another shape is brought to `input_size`, as the model's own
+            preprocessing does it, or the paper's for the models it probes: "crop" or "stretch".
     """
 
     id: str
@@ -65,13 +71,16 @@ class BackboneCard:
     default_cell: tuple[int, float]
     uses_sigma: bool
     parameters: int
-    memory_bytes: int
     note: str
+    memory_bytes: int = 0
     source: Source | None = None
+    vae_parameters: int = 0
     working_bytes: int = 0
+    vae_working_bytes: int = 0
     taps: tuple[str, ...] = ("block",)
     official: str = ""
     first_frame: bool = False
+    fit: Fit = "crop"
 
 
 @dataclass(frozen=True)
@@ -181,7 +190,9 @@ class Backbone(ABC):
         """Features of the wanted layers from one pass that stops after the last of them.
 
         Args:
-            clip: frames of any size; those of another size than the card's are stretched to it.
+            clip: frames of any size. All of each is seen, stretched where it has another shape than
+                the card's, so that tokens cover what the clip shows; what is to be cropped is
+                cropped when the clip is made: `load_clip(..., size=card.input_size, fit=card.fit)`.
             layers: 0-based blocks whose outputs are kept.
             sigma: fraction of noise in [0, 1].
             seed: seed of the noise.

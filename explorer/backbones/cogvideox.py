@@ -48,12 +48,15 @@ CARD_2B = BackboneCard(
     default_cell=(20, round(SMALL.at_index(749).sigma, 3)),
     uses_sigma=True,
     parameters=1_693_783_872 + VAE_PARAMETERS,
-    # Mostly the VAE: five tensors of one chunk, 9 x 128 x 480 x 720, in float32.
-    memory_bytes=14 * 10**9,
-    working_bytes=10 * 10**9,
+    vae_parameters=VAE_PARAMETERS,
+    # 14 tensors of 17,550 tokens.
+    working_bytes=950_000_000,
+    # Five tensors of one chunk, 9 x 128 x 480 x 720, in float32, and room.
+    vae_working_bytes=10 * 10**9,
     note="A smaller video generator: sines and cosines for positions, other noise than the 5B.",
     source=Source("zai-org/CogVideoX-2b", FILES, 3_387_600_000 + 431_200_000 + TEXT_BYTES),
     taps=("block", "query", "key"),
+    fit="stretch",
     official=f"{RELEASED}; layer 20, --t 749 (cogvideox-2b-official has its frames).",
 )
 CARD_5B = replace(
@@ -65,7 +68,7 @@ CARD_5B = replace(
     width=3072,
     default_cell=(20, round(LARGE.at_index(749).sigma, 3)),
     parameters=5_570_283_072 + VAE_PARAMETERS,
-    memory_bytes=22 * 10**9,
+    working_bytes=1_520_000_000,
     note="A video generator with all text and video tokens in one attention, rotary positions.",
     source=Source("zai-org/CogVideoX-5b", FILES, 11_140_600_000 + 431_200_000 + TEXT_BYTES),
     official=f"{RELEASED}; layer 20, --t 749 (cogvideox-5b-official has its frames).",
@@ -97,6 +100,7 @@ def _offer(card: BackboneCard, schedule: CogVideoXSchedule, recipe: Recipe, **ti
                 title=f"{card.title}, released frame order",
                 max_frames=97,
                 frame_step=8,
+                working_bytes=2 * card.working_bytes,  # two clips at once
                 note=TWO_CLIPS,
                 official=SAME_FRAMES,
             )

@@ -69,25 +69,24 @@ LARGE = BackboneCard(
     default_cell=(24, 0.0),
     uses_sigma=False,
     parameters=sizes(CONFIGS["dinov2-l"]).parameters,
-    memory_bytes=10**9,
     # 8 frames of 1561 tokens at once, about a dozen tensors of them in one block
     working_bytes=350_000_000,
     note="The paper's image baseline: each frame alone, no motion.",
     # files are float32
     source=Source("facebook/dinov2-large", WEIGHTS, 1_217_000_000),
     taps=("block", "query", "key"),
+    fit="stretch",
     official="Last hidden state after the final norm (here layer 24; 0 to 23 are the blocks).",
 )
 
 
-def variant(name: str, repo: str, title: str, *, memory: int, note: str) -> BackboneCard:
+def variant(name: str, repo: str, title: str, *, note: str) -> BackboneCard:
     """The large model's card with another one's sizes."""
     found = sizes(CONFIGS[name])
     return replace(
         _encoder_published.resized(LARGE, found, layers=found.blocks + 1),
         id=name,
         title=title,
-        memory_bytes=memory,
         note=note,
         source=Source(repo, WEIGHTS, 4 * found.parameters),
         official=(
@@ -102,14 +101,12 @@ CARDS = (
         "dinov2-s",
         "facebook/dinov2-small",
         "DINOv2 ViT-S/14",
-        memory=200_000_000,
         note="The smallest image encoder: runs well on a CPU.",
     ),
     variant(
         "dinov2-b",
         "facebook/dinov2-base",
         "DINOv2 ViT-B/14",
-        memory=450_000_000,
         note="An image encoder between the smallest and the paper's.",
     ),
     LARGE,
@@ -117,7 +114,6 @@ CARDS = (
         "dinov2-g",
         "facebook/dinov2-giant",
         "DINOv2 ViT-g/14",
-        memory=2_800_000_000,
         note="How far more parameters carry an image encoder that sees no motion.",
     ),
 )

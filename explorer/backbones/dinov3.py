@@ -51,7 +51,7 @@ CONFIGS = {
 }
 
 
-def make_card(name: str, *, memory: int, note: str) -> BackboneCard:
+def make_card(name: str, *, note: str) -> BackboneCard:
     """One published size."""
     found = sizes(CONFIGS[name])
     letter = name[-1]
@@ -69,7 +69,6 @@ def make_card(name: str, *, memory: int, note: str) -> BackboneCard:
         default_cell=(found.blocks, 0.0),
         uses_sigma=False,
         parameters=found.parameters,
-        memory_bytes=memory,
         # 8 frames of 1565 tokens at once, about a dozen tensors of them in one block
         working_bytes=350_000 * found.width,
         note=note,
@@ -81,16 +80,16 @@ def make_card(name: str, *, memory: int, note: str) -> BackboneCard:
             gated=True,
         ),
         taps=("block", "query", "key"),
+        fit="stretch",
         official=f"Not in the paper; layer {found.blocks} is after the final norm, as for DINOv2.",
     )
 
 
 CARDS = (
-    make_card("dinov3-s", memory=200_000_000, note="DINOv3's smallest distilled image encoder."),
-    make_card("dinov3-b", memory=450_000_000, note="DINOv3's image encoder of the base size."),
+    make_card("dinov3-s", note="DINOv3's smallest distilled image encoder."),
+    make_card("dinov3-b", note="DINOv3's image encoder of the base size."),
     make_card(
         "dinov3-l",
-        memory=10**9,
         note="The successor of the paper's image baseline, made for dense features.",
     ),
 )

@@ -17,7 +17,7 @@ CARD = BackboneCard(
     id="fast3r",
     title="Fast3R ViT-L, 512",
     kind="3D expert",
-    licence="CC BY-NC-SA 4.0",
+    licence="FAIR Noncommercial Research License",
     # 24 of the encoder, which sees each frame alone, and 24 of the decoder, which sees all
     layers=48,
     width=1024,
@@ -29,7 +29,6 @@ CARD = BackboneCard(
     default_cell=(47, 0.0),
     uses_sigma=False,
     parameters=606_459_904,
-    memory_bytes=4_700_000_000,
     # 86,400 tokens: hidden layer of the MLP twice, q, k and their rotation in float32
     working_bytes=3_500_000_000,
     note="Trained for 3D, on many views at once: what video models are measured against.",

@@ -15,12 +15,20 @@ from explorer.backbones.base import Backbone, BackboneCard
 from explorer.backbones.registry import register
 from explorer.noise import FlowSchedule
 
+FILES = (
+    "transformer/*",
+    "vae/*",
+    "scheduler/*",
+    "text_encoder/*",
+    "tokenizer/*",
+    "text_encoder_2/*",
+    "tokenizer_2/*",
+    "model_index.json",
+)
 SCHEDULE = FlowSchedule(7.0)
 # Transformer in bfloat16 (25.6 GB), VAE (1.0), Llama 8B (15) and CLIP (0.2) in float16: an estimate
 # from parameters, not a sum of file sizes.
 DOWNLOAD_BYTES = 42_000_000_000
-# Not measured: four activations of 2.7 GB at once in a tile of the VAE, see Open-Sora 2.0.
-WORKING_BYTES = 16 * 10**9
 
 CARD = BackboneCard(
     id="hunyuanvideo",
@@ -36,31 +44,26 @@ CARD = BackboneCard(
     default_cell=(40, 0.7),
     uses_sigma=True,
     parameters=12_821_012_544 + 246_478_803,
-    memory_bytes=42 * 10**9,
-    working_bytes=WORKING_BYTES,
+    vae_parameters=246_478_803,
+    # 14 tensors of 33,016 tokens.
+    working_bytes=2_900_000_000,
+    # Four activations of 2.7 GB at once in a tile of the VAE, see Open-Sora 2.0.
+    vae_working_bytes=16 * 10**9,
     note="Not in the paper; its VAE is Open-Sora 2.0's, its cell the counterpart of that one's.",
     source=Source(
         "hunyuanvideo-community/HunyuanVideo",
-        (
-            "transformer/*",
-            "vae/*",
-            "scheduler/*",
-            "text_encoder/*",
-            "tokenizer/*",
-            "text_encoder_2/*",
-            "tokenizer_2/*",
-            "model_index.json",
-        ),
+        FILES,
         DOWNLOAD_BYTES,
     ),
     taps=("block", "query", "key"),
+    fit="stretch",
     official="None released. Made for 720 x 1280 and 129 frames, here 480 x 832 and 81.",
 )
 
 
 @register(
     CARD,
-    hashes=_hunyuan_published.hashes,
+    hashes=_hunyuan_published.FAMILY.hashes,
     schedule=SCHEDULE,
     adapt=_hunyuan_published.adapt,
     tiny=_hunyuan_published.write_tiny,

@@ -9,14 +9,13 @@ from __future__ import annotations
 from explorer.backbones import _hunyuan15_published
 from explorer.backbones._options import Source, Target
 from explorer.backbones.base import Backbone, BackboneCard
+from explorer.backbones.hunyuan import FILES
 from explorer.backbones.registry import register
 from explorer.noise import FlowSchedule
 
 SCHEDULE = FlowSchedule(5.0)
 # Stored in float32, which is cast while it is read.
 DOWNLOAD_BYTES = 53_000_000_000
-# Not measured: five activations of 4.1 GB at once in a tile of the VAE, and its float32 weights.
-WORKING_BYTES = 26 * 10**9
 
 CARD = BackboneCard(
     id="hunyuanvideo-1.5",
@@ -32,24 +31,19 @@ CARD = BackboneCard(
     default_cell=(36, 0.625),
     uses_sigma=True,
     parameters=8_326_608_160 + 1_260_634_115,
-    memory_bytes=45 * 10**9,
-    working_bytes=WORKING_BYTES,
+    vae_parameters=1_260_634_115,
+    # 14 tensors of 51,275 tokens.
+    working_bytes=3 * 10**9,
+    # Five activations of 4.1 GB at once in a tile of the VAE, and room.
+    vae_working_bytes=23 * 10**9,
     note="Not in the paper; smaller than HunyuanVideo and newer. The cell is two thirds deep.",
     source=Source(
         _hunyuan15_published.REPOSITORY,
-        (
-            "transformer/*",
-            "vae/*",
-            "scheduler/*",
-            "text_encoder/*",
-            "tokenizer/*",
-            "text_encoder_2/*",
-            "tokenizer_2/*",
-            "model_index.json",
-        ),
+        FILES,
         DOWNLOAD_BYTES,
     ),
     taps=("block", "query", "key"),
+    fit="stretch",
     official="None released.",
 )
 

@@ -28,7 +28,7 @@ CARD = BackboneCard(
     id="ltx-video",
     title="LTX-Video 0.9, text to video, 2B",
     kind="video diffusion",
-    licence="LTX-Video Open Weights License 0.X (conditions of use)",
+    licence="LTX-Video 2B v0.9 license (open weights, conditions of use)",
     layers=28,
     width=2048,
     input_size=(480, 704),
@@ -37,22 +37,25 @@ CARD = BackboneCard(
     token_grid=(15, 22),
     default_cell=(18, 0.5),
     uses_sigma=True,
-    # sizes of diffusers' defaults, which are those of the published configurations
+    # of the published configurations
     parameters=1_923_385_472 + 419_193_649,
-    memory_bytes=14 * 10**9,
+    vae_parameters=419_193_649,
+    # 14 tensors of 5,280 tokens
+    working_bytes=310_000_000,
     # the VAE encodes the clip in one piece: six times 121 x 120 x 176 x 128 values in float32
-    working_bytes=9 * 10**9,
+    vae_working_bytes=9 * 10**9,
     note="Few, large tokens: 32 x 32 pixels of 8 frames each.",
     # float32: transformer 7.7 GB, text encoder 19 GB, VAE 1.7 GB
     source=Source("Lightricks/LTX-Video", FILES, 28_400_000_000),
     taps=("block", "query", "key"),
+    fit="stretch",
     official="Not probed by the paper.",
 )
 
 
 @register(
     CARD,
-    hashes=_ltx_published.hashes,
+    hashes=_ltx_published.FAMILY.hashes,
     schedule=SCHEDULE,
     adapt=_ltx_published.adapt,
     tiny=_ltx_published.write_tiny,

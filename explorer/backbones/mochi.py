@@ -36,15 +36,18 @@ CARD = BackboneCard(
     token_grid=(30, 53),
     default_cell=(32, 0.5),
     uses_sigma=True,
-    # sizes of diffusers' defaults, which are those of the published configurations
+    # of the published configurations
     parameters=10_027_677_744 + 459_748_611,
-    memory_bytes=66 * 10**9,
+    vae_parameters=459_748_611,
+    # 14 tensors of 23,850 tokens
+    working_bytes=2_100_000_000,
     # the VAE encodes the clip in one piece: five times 85 x 480 x 848 x 64 values in float32
-    working_bytes=45 * 10**9,
+    vae_working_bytes=45 * 10**9,
     note="A large generator whose VAE halves space three times and divides time by six.",
     # transformer in bfloat16 20.1 GB, VAE in float32 1.8 GB; the text encoder is not fetched
     source=Source("genmo/mochi-1-preview", FILES, 21_900_000_000),
     taps=("block", "query", "key"),
+    fit="stretch",
     official="Not probed by the paper.",
 )
 

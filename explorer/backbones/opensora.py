@@ -18,18 +18,14 @@ from explorer.noise import OpenSoraSchedule
 
 GRID = (30, 53)
 SCHEDULE = OpenSoraSchedule(tokens_per_frame=GRID[0] * GRID[1], latent_frames=33)
-# The transformer in bfloat16 (23.8 GB), the VAE (1.0), T5 (about 19) and CLIP (about 1): an
-# estimate from parameters, not a sum of file sizes.
-DOWNLOAD_BYTES = 45_000_000_000
-# Not measured: four activations of 4.3 GB at once in the VAE's first blocks, where a float32 tile
-# has 128 channels, 129 frames and 256 x 256 pixels, and room for what its convolutions need.
-WORKING_BYTES = 25 * 10**9
+# The repository's 69.2 GB less the image model and its VAE, which are not needed.
+DOWNLOAD_BYTES = 45_100_000_000
 
 CARD = BackboneCard(
     id="open-sora-2.0",
     title="Open-Sora 2.0, 11B",
     kind="video diffusion",
-    licence="Apache-2.0",
+    licence="Apache-2.0; VAE: Tencent Hunyuan Community (not for the EU, the UK, South Korea)",
     layers=57,
     width=3072,
     input_size=(480, 848),
@@ -39,8 +35,12 @@ CARD = BackboneCard(
     default_cell=(39, 0.764),
     uses_sigma=True,
     parameters=11_891_390_528 + 246_478_803,
-    memory_bytes=50 * 10**9,
-    working_bytes=WORKING_BYTES,
+    vae_parameters=246_478_803,
+    # 14 tensors of 52,982 tokens.
+    working_bytes=4_600_000_000,
+    # Four activations of 4.3 GB at once in the VAE's first blocks, where a float32 tile has 128
+    # channels, 129 frames and 256 x 256 pixels, and room for what its convolutions need.
+    vae_working_bytes=25 * 10**9,
     note="A video generator of the paper; it is always shown the first frame without noise.",
     source=Source(
         "hpcai-tech/Open-Sora-v2",
@@ -53,6 +53,7 @@ CARD = BackboneCard(
         DOWNLOAD_BYTES,
     ),
     taps=("block", "query", "key"),
+    fit="stretch",
     first_frame=True,
     official="Always 129 frames of which 21 latent frames are kept, all in bfloat16, seed 42; "
     "single-stream block 20, --t 0.25 (sigma 0.764); noise drawn by the released code's generator.",

@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from explorer.backbones import _memory, _weights
+from explorer.backbones import _memory, _published, _weights
 from explorer.backbones._options import Target
 from explorer.backbones.base import Backbone, BackboneCard, Hashes, never
 from explorer.errors import BackboneError
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from explorer.noise import NoiseLevel, Schedule
 
 Loader = Callable[[BackboneCard, Target], Backbone]
+FIRST = ".toy_wan"
+"""Module of the backbones that are listed first."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,26 @@ class Entry:
     schedule: Schedule | None
     adapt: Callable[[BackboneCard, Path], BackboneCard] | None
     tiny: Callable[[Path], None] | None
+
+    def adapted(self, folder: Path) -> BackboneCard:
+        """The card of the weights in a folder."""
+        if self.adapt is None:
+            return self.card
+        return _memory.with_need(self.adapt(self.card, folder))
+
+    def lacks(self, folder: Path) -> str:
+        """What a folder has not of the files, for an empty prompt; nothing where it has them all.
+
+        They are the files that hashes are made of, with what makes the prompt's embedding.
+        """
+        if self.hashes is None:
+            return ""
+        try:
+            with _published.names_only():
+                self.hashes(Target(weights=folder))
+        except BackboneError as error:
+            return str(error)
+        return ""
 
 
 _entries: dict[str, Entry] = {}
@@ -83,7 +105,7 @@ def register(
             raise ValueError(f"two backbones are called {card.id}")
         if card.source is not None and tiny is None:
             raise ValueError(f"{card.id} needs tiny weights to be tested with")
-        _entries[card.id] = Entry(card, loader, hashes, schedule, adapt, tiny)
+        _entries[card.id] = Entry(_memory.with_need(card), loader, hashes, schedule, adapt, tiny)
         return loader
 
     return decorate
@@ -97,10 +119,17 @@ def _discover() -> None:
 
 
 def cards() -> list[BackboneCard]:
-    """All cards: what comes with the package first, then published models."""
+    """All cards: what comes with the package first, then published models, by their modules.
+
+    The order does not depend on which module somebody has imported first.
+    """
     _discover()
-    found = [entry.card for entry in _entries.values()]
-    return sorted(found, key=lambda card: card.source is not None)
+    return [entry.card for entry in sorted(_entries.values(), key=_place)]
+
+
+def _place(entry: Entry) -> tuple[bool, bool, str]:
+    module = entry.loader.__module__
+    return entry.card.source is not None, not module.endswith(FIRST), module
 
 
 def _entry(backbone: str) -> Entry:
@@ -122,7 +151,7 @@ def card(backbone: str, *, weights: Path | None = None) -> BackboneCard:
     entry = _entry(backbone)
     if weights is None or entry.adapt is None:
         return entry.card
-    return entry.adapt(entry.card, _weights.find_weights(entry.card, weights))
+    return entry.adapted(_weights.find_weights(entry.card, weights, lacks=entry.lacks))
 
 
 def write_tiny(backbone: str, folder: Path) -> None:
@@ -139,7 +168,22 @@ def write_tiny(backbone: str, folder: Path) -> None:
 
 def here() -> list[BackboneCard]:
     """Cards of the backbones that can run on this machine without fetching anything."""
-    return [card for card in cards() if _weights.is_here(card)]
+    return [card for card in cards() if is_here(card.id)]
+
+
+def is_here(backbone: str) -> bool:
+    """Whether a backbone can be loaded, with an empty prompt, without fetching anything.
+
+    Raises:
+        BackboneError: unknown id.
+    """
+    entry = _entry(backbone)
+    if entry.card.source is None:
+        return True
+    try:
+        return not entry.lacks(_weights.find_weights(entry.card))
+    except BackboneError:
+        return False
 
 
 def _found(backbone: str, target: Target) -> tuple[Entry, BackboneCard, Target]:
@@ -149,9 +193,9 @@ def _found(backbone: str, target: Target) -> tuple[Entry, BackboneCard, Target]:
         if target.weights is not None:
             _weights.find_weights(entry.card, target.weights)
         return entry, entry.card, target
-    folder = _weights.find_weights(entry.card, target.weights).resolve()
-    fitting = entry.card if entry.adapt is None else entry.adapt(entry.card, folder)
-    return entry, fitting, replace(target, weights=folder)
+    found = _weights.find_weights(entry.card, target.weights, lacks=entry.lacks)
+    folder = found.resolve()
+    return entry, entry.adapted(folder), replace(target, weights=folder)
 
 
 def noise_level(backbone: str, sigma: float) -> NoiseLevel | None:

@@ -39,22 +39,25 @@ CARD = BackboneCard(
     uses_sigma=True,
     # of the published configurations; the image encoder is not needed
     parameters=1_524_623_082 + 97_742_847,
-    memory_bytes=10 * 10**9,
+    vae_parameters=97_742_847,
     # 25 x 72 x 128 positions of 320 channels, their skips, feed-forward layers eight times as wide
     working_bytes=6_500_000_000,
+    # one frame at a time: six times 576 x 1024 x 128 values in float32
+    vae_working_bytes=1_800_000_000,
     note="A U-Net of images and time, without latent time: every frame has its own latents.",
     # U-Net in float16 3.05 GB, VAE in float32 0.39 GB
     source=Source(
         "stabilityai/stable-video-diffusion-img2vid-xt", FILES, 3_440_000_000, gated=True
     ),
     taps=("block", "query", "key"),
+    fit="stretch",
     official="Not probed by the paper.",
 )
 
 
 @register(
     CARD,
-    hashes=_svd_published.hashes,
+    hashes=_svd_published.FAMILY.hashes,
     schedule=SCHEDULE,
     adapt=_svd_published.adapt,
     tiny=_svd_published.write_tiny,

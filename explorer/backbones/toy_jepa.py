@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from explorer.backbones import _files, _toy
+from explorer.backbones import _toy
 from explorer.backbones._options import Target
-from explorer.backbones.base import Backbone, BackboneCard, Hashes
+from explorer.backbones.base import Backbone, BackboneCard
 from explorer.backbones.registry import register
-from explorer.toy.config import FRAMES, HEIGHT, JEPA_CONFIG, WIDTH
+from explorer.toy.config import JEPA_CONFIG
 
-NAME = "toy-jepa"
-PARAMETERS = 6_862_272
-
-
-def hashes(target: Target) -> Hashes:
-    """sha256 over the folder's configuration and weights.
-
-    Raises:
-        BackboneError: a file is missing.
-    """
-    return Hashes(_files.files_hash(_toy.folder(NAME)), None)
+CARD = _toy.pixel_card(
+    "toy-jepa",
+    title="Toy JEPA: small predictive video encoder",
+    kind="video encoder",
+    layers=JEPA_CONFIG["depth"],
+    width=JEPA_CONFIG["dim"],
+    default_cell=(9, 0.0),
+    parameters=6_862_272,
+    memory_bytes=500 * 2**20,
+    note="Trained to predict features of what is masked, never pixels: video without generation.",
+)
 
 
 def load(card: BackboneCard, target: Target) -> Backbone:
@@ -27,29 +27,11 @@ def load(card: BackboneCard, target: Target) -> Backbone:
 
     return _toy_jepa.JepaBackbone(
         card,
-        _toy_jepa.load_jepa(_toy.folder(NAME), device=target.device, dtype=target.dtype),
-        weights_hash=hashes(target).weights,
-        trained=_toy.is_trained(NAME),
+        _toy_jepa.load_jepa(_toy.folder(card.id), device=target.device, dtype=target.dtype),
+        weights_hash=_toy.pixel_hashes(card.id).weights,
+        trained=_toy.is_trained(card.id),
     )
 
 
-CARD = BackboneCard(
-    id=NAME,
-    title="Toy JEPA: small predictive video encoder",
-    kind="video encoder",
-    licence="Apache-2.0",
-    layers=JEPA_CONFIG["depth"],
-    width=JEPA_CONFIG["dim"],
-    input_size=(HEIGHT, WIDTH),
-    max_frames=FRAMES,
-    frame_step=_toy.FRAME_STEP,
-    token_grid=_toy.TOKEN_GRID,
-    default_cell=(9, 0.0),
-    uses_sigma=False,
-    parameters=PARAMETERS,
-    memory_bytes=500 * 2**20,
-    note="Trained to predict features of what is masked, never pixels: video without generation.",
-)
-
-if _toy.is_shipped(NAME):
-    register(CARD, hashes=hashes, schedule=_toy.SCHEDULE)(load)
+if _toy.is_shipped(CARD.id):
+    register(CARD, hashes=lambda target: _toy.pixel_hashes(CARD.id), schedule=_toy.SCHEDULE)(load)

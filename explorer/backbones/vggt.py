@@ -27,14 +27,14 @@ CARD = BackboneCard(
     default_cell=(23, 0.0),
     uses_sigma=False,
     parameters=909_112_320,
-    memory_bytes=7_300_000_000,
     # 117,300 tokens: hidden layer of the MLP twice, q, k and their rotation in float32
     working_bytes=5_500_000_000,
     note="Trained for 3D; the reference geometry of the paper comes from the heads on top of it.",
     # 1,256,537,516 values in float32, with heads that are not used here
     source=Source("facebook/VGGT-1B", ("config.json", "model.safetensors"), 5_030_000_000),
     taps=("block", "query", "key"),
-    official="Not probed by the paper, which takes its depth and cameras as ground truth.",
+    official="Not probed by the paper, which takes its depth and cameras as ground truth. Its own "
+    "preprocessing keeps the whole width; here the picture keeps its shape.",
 )
 
 

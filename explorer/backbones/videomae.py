@@ -1,7 +1,8 @@
 """VideoMAE: a masked autoencoder of videos (Tong et al., 2022, arXiv 2203.12602).
 
-Up to 16 frames at once, two to a token, 224x224 pixels: a whole frame is stretched to the square.
-The last layer is the final LayerNorm's output. The decoder that the files also hold is left out.
+Up to 16 frames at once, two to a token, 224x224 pixels: the centred square of a frame, as in its
+own preprocessing. The last layer is the final LayerNorm's output. The decoder that the files also
+hold is left out.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def write_tiny(folder: Path) -> None:
         id="videomae-l",
         title="VideoMAE ViT-L/16",
         kind="video encoder",
-        licence="CC-BY-NC-4.0",
+        licence="CC BY-NC 4.0",
         layers=25,
         width=1024,
         input_size=(224, 224),
@@ -63,17 +64,16 @@ def write_tiny(folder: Path) -> None:
         default_cell=(24, 0.0),
         uses_sigma=False,
         parameters=sizes(CONFIG).parameters,
-        memory_bytes=700_000_000,
         # 1,568 tokens, about a dozen tensors of them in one block
         working_bytes=60_000_000,
         note="A video encoder that learnt motion by filling in masked pixels.",
         # the pattern fits model.safetensors and pytorch_model.bin; float32, with a decoder of 12
         # blocks of width 512
-        source=Source("MCG-NJU/videomae-large", ("config.json", "*model.*[sn]"), 1_380_000_000),
+        source=Source("MCG-NJU/videomae-large", ("config.json", "*model.*[sn]"), 1_370_000_000),
         taps=("block", "query", "key"),
         official=(
-            "Not in the paper. Frames are stretched to a square; clips of an odd number begin "
-            "with frame 0 twice. Layer 24 is after the final norm."
+            "Not in the paper. Clips of an odd number of frames begin with frame 0 twice. Layer 24 "
+            "is after the final norm."
         ),
     ),
     hashes=FAMILY.hashes,

@@ -62,7 +62,7 @@ def write_tiny(folder: Path) -> None:
         id="vjepa1-h",
         title="V-JEPA ViT-H/16, 384 px",
         kind="video encoder",
-        licence="CC-BY-NC-4.0",
+        licence="CC BY-NC 4.0",
         layers=32,
         width=1280,
         input_size=(480, 832),
@@ -73,13 +73,13 @@ def write_tiny(folder: Path) -> None:
         uses_sigma=False,
         # with the table of positions, which the file holds
         parameters=637_546_240,
-        memory_bytes=1_900_000_000,
         # 12,480 tokens, about 16 tensors of them in one block (32 MB each, four times in the MLP)
         working_bytes=600_000_000,
         note="The paper's self-supervised video encoder: motion, but nothing to generate.",
         # estimated: the file also has the target encoder, the predictor and the optimiser's state
         source=Source(URL, (FILE,), 10_400_000_000),
         taps=("block", "query", "key"),
+        fit="stretch",
         official=(
             "Always 76 frames: 5 interleaved clips [0] + [i + 5k]; here n clips of 1 + 15 n "
             "frames. Last block without the final norm, as here; slots are listed by time."

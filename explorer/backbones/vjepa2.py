@@ -1,8 +1,8 @@
 """V-JEPA 2: self-supervised video encoders (Assran et al., 2025, arXiv 2506.09985).
 
 Up to 64 frames at once, two to a token, rotary positions in time, row and column. The input is
-square as published: a whole frame is stretched to it, and tokens cover the whole frame. The last
-layer is the final LayerNorm's output. The predictor that the files also hold is left out.
+square as published, the centred part of a frame. The last layer is the final LayerNorm's output.
+The predictor that the files also hold is left out.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ CONFIGS = {
 }
 
 
-def make_card(name: str, repo: str, title: str, *, memory: int, note: str) -> BackboneCard:
+def make_card(name: str, repo: str, title: str, *, note: str, licence: str = "MIT") -> BackboneCard:
     """One published size."""
     found = sizes(CONFIGS[name])
     side = CONFIGS[name]["crop_size"]
@@ -64,7 +64,7 @@ def make_card(name: str, repo: str, title: str, *, memory: int, note: str) -> Ba
         id=name,
         title=title,
         kind="video encoder",
-        licence="MIT",
+        licence=licence,
         layers=found.blocks + 1,
         width=found.width,
         input_size=(side, side),
@@ -74,7 +74,6 @@ def make_card(name: str, repo: str, title: str, *, memory: int, note: str) -> Ba
         default_cell=(found.blocks, 0.0),
         uses_sigma=False,
         parameters=found.parameters,
-        memory_bytes=memory,
         # 32 slots of tokens, about 24 tensors of them in one block: rotations make copies
         working_bytes=24 * 2 * 32 * grid * grid * found.width,
         note=note,
@@ -82,8 +81,9 @@ def make_card(name: str, repo: str, title: str, *, memory: int, note: str) -> Ba
         source=Source(repo, WEIGHTS, 4 * (found.parameters + PREDICTOR)),
         taps=("block", "query", "key"),
         official=(
-            "Not in the paper, which has V-JEPA 1. Frames are stretched to a square; clips of an "
-            f"odd number begin with frame 0 twice. Layer {found.blocks} is after the final norm."
+            "Not in the paper, which has V-JEPA 1. Its own preprocessing also cuts an eighth off "
+            "the centred square, which is kept here. Clips of an odd number of frames begin with "
+            f"frame 0 twice. Layer {found.blocks} is after the final norm."
         ),
     )
 
@@ -93,21 +93,19 @@ CARDS = (
         "vjepa2-l",
         "facebook/vjepa2-vitl-fpc64-256",
         "V-JEPA 2 ViT-L/16, 256 px",
-        memory=1_100_000_000,
         note="A video encoder that learnt from a million hours, in its smallest size.",
     ),
     make_card(
         "vjepa2-h",
         "facebook/vjepa2-vith-fpc64-256",
         "V-JEPA 2 ViT-H/16, 256 px",
-        memory=1_900_000_000,
         note="V-JEPA 2 at the size of the paper's V-JEPA 1.",
     ),
     make_card(
         "vjepa2-g",
         "facebook/vjepa2-vitg-fpc64-384",
         "V-JEPA 2 ViT-g/16, 384 px",
-        memory=3_400_000_000,
+        licence="Apache-2.0",
         note="The largest V-JEPA 2, at its finest published grid.",
     ),
 )

@@ -14,7 +14,7 @@ from explorer.backbones import _wan_published
 from explorer.backbones._options import Source, Target
 from explorer.backbones.base import Backbone, BackboneCard, Hashes
 from explorer.backbones.registry import register
-from explorer.backbones.wan import FILES
+from explorer.backbones.wan import FILES, VAE_PARAMETERS
 from explorer.noise import WanSchedule
 
 SMALL_SCHEDULE = WanSchedule(5.0)
@@ -39,13 +39,16 @@ CARD = BackboneCard(
     default_cell=(20, 0.627),
     uses_sigma=True,
     parameters=4_999_787_712 + 704_688_668,
-    memory_bytes=24 * 10**9,
-    # The VAE at 704 x 1280, and six vectors for each of 27,280 tokens in float32 in every block.
-    working_bytes=12 * 10**9,
+    vae_parameters=704_688_668,
+    # 15 tensors of 27,280 tokens, and six vectors for each token in float32, twice, in every block.
+    working_bytes=6_500_000_000,
+    # A dozen tensors of one chunk of four frames, 160 x 352 x 640, in float32.
+    vae_working_bytes=8 * 10**9,
     note="A strong compression: one token for 32 x 32 pixels and four frames, at 704 x 1280.",
     # Transformer and VAE in float32, text encoder in bfloat16; from the counts of parameters.
     source=Source("Wan-AI/Wan2.2-TI2V-5B-Diffusers", FILES, 34_200_000_000),
     taps=("block", "query", "key"),
+    fit="stretch",
     official="Not in the released extraction. Text to video: no frame is given without noise.",
 )
 
@@ -92,16 +95,20 @@ def _experts_tiny(folder: Path) -> None:
         token_grid=(30, 52),
         default_cell=(20, round(EXPERTS_SCHEDULE.at_index(749).sigma, 3)),
         # Of the expert in memory; the other has as many.
-        parameters=14_288_491_584 + 126_892_531,
-        memory_bytes=36 * 10**9,
-        working_bytes=7 * 10**9,
+        parameters=14_288_491_584 + VAE_PARAMETERS,
+        vae_parameters=VAE_PARAMETERS,
+        # As Wan 2.1's of the same sizes.
+        working_bytes=3_900_000_000,
+        vae_working_bytes=3_500_000_000,
         note=(
             "One expert of 14.3 billion weights from sigma 0.875 up, one below; the one that a "
             "noise level needs is in memory, the other on disk."
         ),
         # As above; both experts in float32.
         source=Source(
-            "Wan-AI/Wan2.2-T2V-A14B-Diffusers", (*FILES, "transformer_2/*"), 126_100_000_000
+            "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+            (*FILES, "transformer_2/*"),
+            126_100_000_000,
         ),
         official="Not in the released extraction.",
     ),

@@ -12,11 +12,10 @@ from explorer.backbones import _wan_published
 from explorer.backbones._options import Source, Target
 from explorer.backbones.base import Backbone, BackboneCard, Hashes
 from explorer.backbones.registry import register
-from explorer.backbones.wan import FILES, SCHEDULE
+from explorer.backbones.wan import FILES, SCHEDULE, VAE_PARAMETERS
 
 PARTS = ("transformer", "image_encoder")
 TRANSFORMER_PARAMETERS = 16_394_878_784
-VAE_PARAMETERS = 126_892_531
 IMAGE_ENCODER_PARAMETERS = 630_766_080
 
 
@@ -46,8 +45,10 @@ def _tiny(folder: Path) -> None:
         default_cell=(20, round(SCHEDULE.at_index(749).sigma, 3)),
         uses_sigma=True,
         parameters=TRANSFORMER_PARAMETERS + IMAGE_ENCODER_PARAMETERS + VAE_PARAMETERS,
-        memory_bytes=42 * 10**9,
-        working_bytes=7 * 10**9,
+        vae_parameters=VAE_PARAMETERS,
+        # As Wan 2.1 14B's, for the same tokens and frames.
+        working_bytes=3_900_000_000,
+        vae_working_bytes=3_500_000_000,
         note="Sees the first frame without noise: shows what an image adds to a video's noise.",
         # Stored in float32 but for the image encoder; from the counts of parameters.
         source=Source(
@@ -56,6 +57,7 @@ def _tiny(folder: Path) -> None:
             90_100_000_000,
         ),
         taps=("block", "query", "key"),
+        fit="stretch",
         official=(
             "No configuration of the paper uses it. Its helper conditions on the last frame by "
             "mistake (`video[-1]`); here it is the first. Layer 20, --t 749, unseeded noise."
@@ -64,22 +66,23 @@ def _tiny(folder: Path) -> None:
     ),
     hashes=hashes,
     schedule=SCHEDULE,
-    adapt=lambda card, folder: _wan_published.adapt(card, folder, (*PARTS, "vae")),
+    adapt=lambda card, folder: _wan_published.adapt(card, folder, PARTS),
     tiny=_tiny,
 )
 def load(card: BackboneCard, target: Target) -> Backbone:
     """VAE, transformer, image encoder and prompt from a folder in diffusers' layout."""
-    from explorer.backbones import _build, _wan_image
+    from explorer.backbones import _wan_image
 
     found = hashes(target)
+    text = _wan_published.prompt(target.folder, target.prompt)
     return _wan_image.WanImageBackbone(
         card,
         _wan_published.load_vae(target),
-        _wan_published.load_transformer(target, "transformer"),
+        _wan_published.load_transformer(target),
         _wan_image.load_image_encoder(target),
         weights_hash=found.weights,
         encoder_hash=found.encoder,
         trained=True,
         schedule=SCHEDULE,
-        prompt=_build.offered(_wan_published.prompt(target.folder, target.prompt), target.device),
+        prompt=text.to(target.device),
     )

@@ -38,6 +38,7 @@ class Backbones:
             BackboneError: unknown id, or the weights cannot be fetched.
         """
         from explorer.backbones import _weights, registry
+        from explorer.commands import _backbone_page
 
         if self.id is None:
             if self.download or self.weights is not None:
@@ -48,14 +49,17 @@ class Backbones:
         card = registry.card(self.id, weights=self.weights)
         if self.download:
             print(f"{card.id} is in {_weights.download(card)}", file=sys.stderr)
-        facts = {**describe(card), "noise": noise_table(card)}
-        print(json.dumps(facts, allow_nan=False) if self.json else page(facts))
+        facts, noise = describe(card), noise_table(card)
+        if self.json:
+            print(json.dumps({**facts, "noise": noise}, allow_nan=False))
+        else:
+            print(_backbone_page.page(card, noise, facts["probes"]))
         return 0
 
 
 def describe(card: BackboneCard) -> dict[str, Any]:
     """Facts of a card, whether it can run here, and its (layer, sigma) cells with a probe."""
-    from explorer.backbones import _weights
+    from explorer.backbones import registry
     from explorer.probe.checkpoint import list_probes
 
     cells = sorted({(probe.layer, probe.sigma) for probe in list_probes(card.id)})
@@ -64,11 +68,11 @@ def describe(card: BackboneCard) -> dict[str, Any]:
     facts["source"] = None if source is None else source.repo
     facts["download_bytes"] = 0 if source is None else source.download_bytes
     facts["gated"] = source is not None and source.gated
-    facts["here"] = _weights.is_here(card)
+    facts["here"] = registry.is_here(card.id)
     return {**facts, "probes": [list(cell) for cell in cells]}
 
 
-def noise_table(card: BackboneCard) -> list[dict[str, float]]:
+def noise_table(card: BackboneCard) -> list[dict[str, float | int]]:
     """Sigma, the model's timestep and the official index; empty where there is no noise."""
     from explorer.backbones import registry
 
@@ -105,31 +109,6 @@ def _row(facts: dict[str, Any]) -> tuple[str, ...]:
         f"{_bytes(facts['download_bytes'])}{gated}" if facts["source"] else "-",
         "yes" if facts["here"] else "no",
     )
-
-
-def page(facts: dict[str, Any]) -> str:
-    """All facts of one backbone, a line each, and its noise table."""
-    noise = facts.pop("noise")
-    shown = {name: value for name, value in facts.items() if value not in ("", None)}
-    width = max(len(name) for name in shown)
-    lines = [f"{name:<{width}}  {_text(name, value)}" for name, value in shown.items()]
-    if noise:
-        lines += ["", f"{'sigma':>7}  {'timestep':>9}  {'official index':>14}"]
-        lines += [
-            f"{row['sigma']:7.3f}  {row['timestep']:9g}  {row['official_index']:14d}"
-            for row in noise
-        ]
-    return "\n".join(lines)
-
-
-def _text(name: str, value: Any) -> str:
-    if name.endswith("_bytes"):
-        return _bytes(value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_text("", item) for item in value) or "none"
-    return str(value)
 
 
 def _bytes(count: int) -> str:

@@ -13,7 +13,7 @@ from explorer import _images
 from explorer import _taking as taking
 from explorer._decode import Picture
 from explorer._limits import Limits
-from explorer._resize import collect
+from explorer._resize import Fit, collect
 from explorer._typing import Float, Int, UInt8
 from explorer.backbones.base import never, stop_check
 from explorer.camera import Cameras, unproject
@@ -151,6 +151,7 @@ class Scene(ABC):
         stride: int = 1,
         count: int | None = 17,
         size: tuple[int, int] | None = (144, 256),
+        fit: Fit = "crop",
         limits: Limits | None = None,
     ) -> Clip:
         """Decode a window, exactly as `explorer.clip.load_clip` does it from a video.
@@ -161,8 +162,9 @@ class Scene(ABC):
             start: first frame of the window.
             stride: distance between the frames taken.
             count: frames taken; None takes all up to the end.
-            size: (height, width): the largest centred part of this shape, resized (area averaging
-                when it shrinks). None keeps the pictures' pixels.
+            size: (height, width) of the frames, by area averaging where they shrink. None keeps the
+                pictures' pixels.
+            fit: "crop" takes the largest centred part of that shape, "stretch" the whole picture.
             limits: bounds that are checked before frames are decoded.
 
         Raises:
@@ -180,16 +182,19 @@ class Scene(ABC):
                 digest.update(hashlib.sha256(data).digest())
                 yield Picture(self.picture(frame, data), 1.0)
 
-        frames, source_size, crop = collect(self.name, pictures(), len(taken), size, limits)
+        frames, source_size, crop = collect(
+            self.name, pictures(), len(taken), size, limits, fit=fit
+        )
         return Clip(
             frames=frames,
             timestamps=self.seconds(taken),
-            content_hash=taking.content_hash(digest.hexdigest(), taken, size),
+            content_hash=taking.content_hash(digest.hexdigest(), taken, size, fit),
             name=f"{self.dataset}::{self.name}",
             source_hash=digest.hexdigest(),
             source_frames=np.asarray(taken, dtype=np.int64),
             source_size=source_size,
             crop=crop,
+            fit=fit,
             scene=self,
         )
 

@@ -36,16 +36,22 @@ class Context:
     frames: tuple[int, ...] | None = None
 
     def closer(self, clip: Clip, width: int) -> Clip:
-        """The same crop of the same frames at the largest whole multiple of the clip's size.
+        """The same part of the same frames, in its true shape, larger where the source has more.
 
-        At most `width` columns and never more than the source has, so that nothing is made up. The
-        clip itself where it cannot be had larger.
+        At most `width` columns and never more than the source has, so that nothing is made up. A
+        clip of its source's shape is decoded at the largest whole multiple of its size, and is
+        given back itself where there is none; one that was stretched is decoded unstretched, since
+        cameras have square pixels. The clip itself where there is no video.
         """
         have = clip.size
-        factor = min(width // have[1], clip.crop[3] // have[1], clip.crop[2] // have[0])
-        if factor < 2 or self.decode is None:
+        if self.decode is None:
             return clip
-        return self.decode((factor * have[0], factor * have[1]))
+        if clip.fit == "stretch":
+            share = min(1.0, width / clip.crop[3])
+            height, columns = (max(1, round(share * side)) for side in clip.crop[2:])
+            return clip if (height, columns) == have else self.decode((height, columns))
+        factor = min(width // have[1], clip.crop[3] // have[1], clip.crop[2] // have[0])
+        return clip if factor < 2 else self.decode((factor * have[0], factor * have[1]))
 
     def cached(
         self, clip: Clip, recipe: dict[str, Any], make: Callable[[], Reconstruction]

@@ -147,8 +147,8 @@ def _estimate(
 ) -> Reconstruction:
     from explorer.references import _vggt_run
 
-    size = weights.input_size or input_size(clip.size, weights.config.get("patch", 14), side=SIDE)
     fine = context.closer(clip, 2 * SIDE)
+    size = weights.input_size or input_size(fine.size, weights.config.get("patch", 14), side=SIDE)
     found = _vggt_run.run(
         fine.frames[frames],
         weights,

@@ -101,7 +101,7 @@ class RidgeRun:
             name: registry.load(name, device=device)
             for name in dict.fromkeys(cell.backbone for cell in cells)
         }
-        self.views = {name: View.of(model.card) for name, model in self.backbones.items()}
+        self.views = {name: View.of(model) for name, model in self.backbones.items()}
 
     def fit(self, *, train: int, validation: int) -> list[Ridge]:
         """One ridge for each cell, on the first scenes of the two splits.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,8 +17,32 @@ import pytest
 import torch
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "extraction.py"
-# What a machine for measurements may lack; the script needs none of it.
-ABSENT = ("cv2", "av", "gradio", "rerun", "plotly", "psutil", "roma", "jaxtyping", "transformers")
+# What a machine for measurements has; whatever these need is there too.
+PRESENT = ("torch", "diffusers", "numpy", "safetensors", "einops")
+
+
+def absent() -> list[str]:
+    """Top-level modules that are installed here and would not be there."""
+    there, waiting = set(), [name.lower() for name in PRESENT]
+    while waiting:
+        name = waiting.pop()
+        if name in there:
+            continue
+        there.add(name)
+        try:
+            needs = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        waiting += [
+            re.split(r"[^\w.-]", need)[0].lower() for need in needs if "extra ==" not in need
+        ]
+    there = {name.replace("_", "-") for name in there}
+    return sorted(
+        module
+        for module, owners in metadata.packages_distributions().items()
+        if not any(owner.lower().replace("_", "-") in there for owner in owners)
+        and module not in ("explorer", "app", "benchmarks")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +56,14 @@ def extraction() -> ModuleType:
     return module
 
 
-def test_every_row_is_measured_with_few_packages_installed(tmp_path: Path) -> None:
+def test_every_row_is_measured_on_a_machine_with_torch_and_diffusers_alone(tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
+    lacking = absent()
+    assert {"transformers", "cv2", "av", "gradio", "jaxtyping", "scipy", "tyro"} <= set(lacking)
     code = (
-        f"import sys, runpy; sys.modules.update(dict.fromkeys({ABSENT})); "
+        f"import runpy, sys; sys.modules.update(dict.fromkeys({lacking!r})); "
         f"sys.argv = ['extraction', '--tiny', '--repeats', '1', '--json', {str(out)!r}]; "
-        f"sys.path.insert(0, {str(SCRIPT.parents[1])!r}); "
+        f"sys.path[:0] = {[str(SCRIPT.parent), str(SCRIPT.parents[1])]!r}; "
         f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
     )
     printed = subprocess.run(
@@ -59,8 +87,8 @@ def test_the_released_cell_and_ours_are_one_computation(
     name = "wan2.1-1.3b"
     card = setting.card(name)
     clip = setting.clip(card)
-    vae = extraction.make_vae(setting, "float32", channels_last=False)
-    transformer = extraction.make_transformer(setting, name, "float32")
+    vae = setting.vae("float32", channels_last=False)
+    transformer = setting.transformer(name, "float32")
     prompt = extraction.make_prompt(transformer, setting.device)
     generator = torch.Generator().manual_seed(0)
     noise: Any = lambda like: torch.randn(like.shape, generator=generator)  # noqa: E731

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,10 @@ from typing import Any
 import pytest
 
 from explorer.backbones import registry
+from explorer.backbones._options import Target
+from explorer.backbones.base import Hashes
 from explorer.cli import main
+from explorer.errors import BackboneError
 
 HELP = """
 import sys
@@ -248,9 +252,14 @@ def test_a_look_with_weights_that_are_not_here_says_how_to_get_them(
     assert "emerge3d backbones wan2.1-14b --download" in capsys.readouterr().err
 
 
-def test_a_look_runs_published_weights_from_a_folder(
-    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_look_runs_published_weights_from_a_folder_without_the_network(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
     registry.write_tiny("wan2.1-1.3b", tmp_path / "wan")
     look = ["look", str(tiny.request.path), "--backbone", "wan2.1-1.3b", "--weights"]
     look += [str(tmp_path / "wan"), "--count", "1", "--layer", "2", "--json"]
@@ -262,6 +271,26 @@ def test_a_look_runs_published_weights_from_a_folder(
     assert again["cached"]["features"] is True
     other = json.loads((main([*look, "--vae-dtype", "bfloat16"]), capsys.readouterr().out)[1])
     assert other["cached"]["features"] is False
+
+
+def test_the_options_of_a_look_reach_the_loader(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.write_tiny("cogvideox-2b", tmp_path)
+    asked: list[Target] = []
+
+    def note(backbone: str, target: Target) -> Hashes:
+        asked.append(target)
+        raise BackboneError("far enough")
+
+    monkeypatch.setattr(registry, "hashes", note)
+    look = ["look", str(tiny.request.path), "--backbone", "cogvideox-2b", "--count", "5"]
+    look += ["--dtype", "float16", "--vae-dtype", "bfloat16", "--vae-tiling", "--offload"]
+    look += ["--device", "cpu", "--weights", str(tmp_path), "--prompt", "a chair"]
+    assert main(look) == 2
+    assert asked == [
+        Target("cpu", "float16", tmp_path, True, True, "bfloat16", "a chair"),
+    ]
 
 
 def test_doctor_names_what_is_missing_and_what_to_do(

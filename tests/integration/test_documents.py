@@ -166,7 +166,8 @@ def test_files_that_the_documents_name_exist() -> None:
         for name in inline(document.read_text())
         if re.fullmatch(r"(explorer|app|assets|tests|benchmarks|docs)/[\w./*-]+", name)
     }
-    named -= {"explorer/backbones/gradients.py"}  # the one that the reader writes
+    written = {"explorer/backbones/gradients.py", "explorer/backbones/vit.py"}  # by the reader
+    named -= written
     assert len(named) > 5
     for name in named:
         assert list(REPOSITORY.glob(name.rstrip("/"))), name

@@ -14,6 +14,8 @@ import pytest
 
 from explorer.backbones import registry
 from explorer.backbones.base import Hashes
+from explorer.clip import load_clip
+from explorer.data.geometry import save_geometry
 from explorer.errors import BackboneError, Cancelled, ClipError, EmergeError, ReferenceError3D
 from explorer.look import (
     Compared,
@@ -309,3 +311,53 @@ def test_another_cell_records_other_points(
     assert found[1].prediction is not None
     assert not np.allclose(found[0].prediction, found[1].prediction)
     assert np.array_equal(found[0].reference, found[1].reference)
+
+
+@pytest.mark.parametrize("fit", ["crop", "stretch"])
+def test_what_is_shown_is_what_the_backbone_saw_and_its_exact_geometry_fits(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, make_video: Callable[..., Path], fit: str
+) -> None:
+    from explorer.references import exact
+
+    card = replace(tiny.backbone.card, fit=fit)
+    entry = replace(registry._entries["tiny"], card=card)
+    monkeypatch.setitem(registry._entries, "tiny", entry)
+    seen: list[Any] = []
+    encode = tiny.backbone.encode
+    monkeypatch.setattr(
+        tiny.backbone, "encode", lambda clip, **rest: seen.append(clip) or encode(clip, **rest)
+    )
+    video = make_video("portrait.mp4", count=6, size=(160, 120))
+    (geometry,) = set(exact._registered.values())
+    portrait = geometry.with_name("portrait.safetensors")
+    write_depth(portrait, 6, (160, 120))
+    source_hash = load_clip(video, count=1).source_hash
+    monkeypatch.setattr(exact, "_registered", {source_hash: portrait})
+    found = stages(tiny, path=video)
+    (shown,) = (stage.clip for stage in found if isinstance(stage, Decoded))
+    np.testing.assert_array_equal(shown.frames, seen[0].frames)
+    assert shown.size == (64, 96)
+    assert shown.crop == {"crop": (40, 0, 80, 120), "stretch": (0, 0, 160, 120)}[fit]
+    provenance = found[-1].summary["provenance"]["clip"]
+    assert (provenance["fit"], provenance["source_size"]) == (fit, [160, 120])
+    (stage,) = (stage for stage in found if isinstance(stage, Referenced))
+    # the focal length of the source is 100 pixels each way
+    expected = {"crop": (80.0, 80.0), "stretch": (80.0, 40.0)}[fit]
+    focal = np.diag(stage.full.cameras.intrinsics[0])[:2]
+    assert focal == pytest.approx(expected)
+
+
+def write_depth(path: Path, count: int, size: tuple[int, int]) -> None:
+    """A plane in front of a camera that moves sideways, with a focal length of 100 pixels."""
+    height, width = size
+    pose = np.tile(np.eye(4)[:3], (count, 1, 1))
+    pose[:, 0, 3] = -0.05 * np.arange(count)
+    matrix = np.array([[100.0, 0, width / 2], [0, 100.0, height / 2], [0, 0, 1]])
+    save_geometry(
+        path,
+        depth=np.full((count, *size), 2.0, dtype=np.float32),
+        surface=np.zeros((count, *size), dtype=np.uint8),
+        cam_from_world=pose.astype(np.float32),
+        intrinsics=np.tile(matrix, (count, 1, 1)).astype(np.float32),
+        attributes={},
+    )

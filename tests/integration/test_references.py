@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from explorer import references
+from explorer.backbones import registry
 from explorer.cli import main
 from explorer.clip import load_clip
 from explorer.errors import NoReconstruction
@@ -90,6 +92,22 @@ def test_a_reference_may_decode_the_window_again_at_a_larger_size(
     assert fine.crop == clip.crop
     np.testing.assert_array_equal(fine.source_frames, clip.source_frames)
     assert same is clip
+
+
+def test_a_stretched_clip_is_decoded_again_in_its_true_shape(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, make_video: Callable[..., Path]
+) -> None:
+    seen = []
+    offer(monkeypatch, "watch", lambda clip, context: seen.append((clip, context.closer(clip, 60))))
+    card = replace(tiny.backbone.card, fit="stretch")
+    entry = replace(registry._entries["tiny"], card=card)
+    monkeypatch.setitem(registry._entries, "tiny", entry)
+    video = make_video("portrait.mp4", count=6, size=(160, 120))
+    list(look(tiny.ask(reference="watch", path=video), store=tiny.store))
+    ((clip, fine),) = seen
+    assert clip.size == (64, 96)
+    assert fine.size == (80, 60)
+    assert fine.crop == clip.crop == (0, 0, 160, 120)
 
 
 def test_kitchen_is_reconstructed_from_its_stills(media: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from clip_samples import MakeVideo
 
 from explorer._resize import cover_crop, resize
-from explorer.clip import inspect_video, load_clip
+from explorer.clip import Fit, inspect_video, load_clip
 
 ONE, W = 1 << 16, 1 << 30  # in the fixed-point numbers of a display matrix
 
@@ -54,6 +54,34 @@ def test_resizing_shows_the_cropped_part_averaged_over_areas(tmp_path: Path) -> 
     part = frames[0, y0 : y0 + height, x0 : x0 + width].astype(np.float64)
     mean = part.reshape(32, 3, 32, 3, 3).mean(axis=(1, 3))
     assert np.abs(clip.frames[0] - mean).max() <= 0.75
+
+
+@pytest.mark.parametrize("source", [(96, 160), (160, 96), (97, 131)])
+@pytest.mark.parametrize("fit", ["crop", "stretch"])
+def test_pixels_of_a_fitted_clip_lead_to_the_source_and_back(
+    tmp_path: Path, source: tuple[int, int], fit: Fit
+) -> None:
+    y, x = np.mgrid[0 : source[0], 0 : source[1]]
+    ramp = np.stack([x, y, 0 * x], axis=-1).astype(np.uint8)  # a pixel says where it is
+    cv2.imwrite(str(tmp_path / "0.png"), ramp[..., ::-1])
+    clip = load_clip(tmp_path, count=1, size=(32, 48), fit=fit)
+    assert clip.fit == fit
+    assert (clip.crop == (0, 0, *source)) == (fit == "stretch")
+    for row, column in ((0, 0), (5, 40), (31, 47), (16, 24)):
+        x, y = column + 0.5, row + 0.5
+        left, top = clip.to_source(x, y)
+        assert clip.from_source(left, top) == pytest.approx((x, y))
+        seen = clip.frames[0, row, column, :2] + 0.5
+        assert np.abs(seen - (left, top)).max() <= 1.5
+
+
+def test_how_a_clip_is_fitted_is_in_its_hash(make_video: MakeVideo) -> None:
+    path = make_video(size=(96, 128))
+    found = [load_clip(path, size=(32, 64), fit=fit).content_hash for fit in ("crop", "stretch")]
+    assert found[0] != found[1]
+    assert load_clip(path, size=(32, 64)).content_hash == found[0]
+    whole = [load_clip(path, size=None, fit=fit).content_hash for fit in ("crop", "stretch")]
+    assert whole[0] == whole[1], "nothing is fitted without a size"
 
 
 def test_a_clip_of_the_wanted_size_keeps_its_pixels(make_video: MakeVideo) -> None:

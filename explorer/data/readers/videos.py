@@ -8,7 +8,7 @@ from pathlib import Path
 from explorer._decode import VIDEO_SUFFIXES
 from explorer._images import natural_key
 from explorer._limits import Limits
-from explorer.clip import Clip, VideoInfo, inspect_video, load_clip
+from explorer.clip import Clip, Fit, VideoInfo, inspect_video, load_clip
 from explorer.data.dataset import Dataset, DatasetCard, SceneEntry, register
 from explorer.data.scene import Scene, View
 from explorer.errors import NoReconstruction
@@ -83,11 +83,12 @@ class Video(Scene):
         stride: int = 1,
         count: int | None = 17,
         size: tuple[int, int] | None = (144, 256),
+        fit: Fit = "crop",
         limits: Limits | None = None,
     ) -> Clip:
         """Decode a window, see `explorer.clip.load_clip`."""
         return load_clip(
-            self._path, start=start, stride=stride, count=count, size=size, limits=limits
+            self._path, start=start, stride=stride, count=count, size=size, fit=fit, limits=limits
         )
 
 

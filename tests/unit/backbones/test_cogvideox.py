@@ -336,5 +336,5 @@ def test_a_prompt_is_embedded_once_as_the_pipeline_does_it(
         expected = encoder(tokens)[0]
     assert found.shape == (1, 226, 16)
     torch.testing.assert_close(found, expected, rtol=0.03, atol=0.03)
-    shutil.rmtree(folder / "text_encoder")
+    monkeypatch.setattr(transformers.T5EncoderModel, "from_pretrained", None)
     assert torch.equal(_cogvideox_published.prompt(folder, "a cat"), found)

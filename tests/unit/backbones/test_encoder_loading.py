@@ -21,6 +21,7 @@ from explorer.backbones import (
     dinov3,
     registry,
     videomae,
+    videoprism,
     vjepa1,
     vjepa2,
 )
@@ -29,7 +30,7 @@ from explorer.clip import Clip
 from explorer.errors import BackboneError
 
 MakeClip = Callable[..., Clip]
-IDS = ["dinov2-s", "dinov3-s", "vjepa1-h", "vjepa2-l", "videomae-l"]
+IDS = ["dinov2-s", "dinov3-s", "vjepa1-h", "vjepa2-l", "videomae-l", "videoprism-b"]
 State = dict[str, torch.Tensor]
 
 
@@ -117,6 +118,10 @@ PUBLISHED = [
     *((name, {"model_type": "dinov3_vit", **config}) for name, config in dinov3.CONFIGS.items()),
     *((name, {"model_type": "vjepa2", **config}) for name, config in vjepa2.CONFIGS.items()),
     ("videomae-l", {"model_type": "videomae", **videomae.CONFIG}),
+    *(
+        (name, {"model_type": "videoprism_vision_model", **config})
+        for name, config in videoprism.CONFIGS.items()
+    ),
 ]
 
 

@@ -71,3 +71,28 @@ def test_no_hook_stays_behind_after_a_pass_a_stop_or_an_error(blocks: list[Count
     with pytest.raises(Cancelled), checked_before(blocks[0], lambda: True):
         run(blocks)
     assert hooks_of(blocks) == 0
+
+
+@pytest.mark.parametrize("last", [1, 4])
+def test_blocks_that_are_brought_in_one_after_the_other_end_their_pass_as_well(
+    blocks: list[Counting], last: int
+) -> None:
+    from diffusers.hooks import apply_group_offloading
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList(blocks)
+
+        def forward(self) -> torch.Tensor:
+            return run(blocks)
+
+    network = Network()
+    cpu = torch.device("cpu")
+    apply_group_offloading(
+        network, onload_device=cpu, offload_type="block_level", num_blocks_per_group=1
+    )
+    for turn in (1, 2):
+        kept = run_blocks(network, blocks, layers=[0, last], keep=torch.clone)
+        assert {layer: float(value[0]) for layer, value in kept.items()} == {0: 1, last: last + 1}
+        assert [block.runs for block in blocks] == [turn if n <= last else 0 for n in range(5)]

@@ -1,137 +1,21 @@
-"""HunyuanVideo's adapter against diffusers' two networks called by hand."""
+"""What is particular to HunyuanVideo's adapter."""
 
 from __future__ import annotations
 
 import inspect
 import json
-import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hunyuan_by_hand as hand
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from hunyuan_cases import HUNYUAN, blocks_of
 
 from explorer.backbones import _hunyuan_published, registry
-from explorer.backbones._options import Target
-from explorer.clip import Clip
 from explorer.errors import BackboneError
-from explorer.noise import FlowSchedule
 
-MakeClip = Callable[..., Clip]
-ID = "hunyuanvideo"
-DOUBLE, SINGLE, WIDTH = 2, 3, 24
-
-
-def write(folder: Path) -> Path:
-    _hunyuan_published.write_tiny(folder)
-    return folder
-
-
-def load(folder: Path, dtype: str = "float32") -> Any:
-    card = registry.card(ID, weights=folder)
-    target = Target(weights=folder, dtype=dtype)
-    return _hunyuan_published.load(card, target, schedule=FlowSchedule(7.0))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("weights") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> Any:
-    return hand.small(load(folder))
-
-
-def plain_transformer(folder: Path) -> Any:
-    import diffusers
-
-    library: Any = diffusers
-    network = library.HunyuanVideoTransformer3DModel(
-        in_channels=4,
-        out_channels=4,
-        num_attention_heads=2,
-        attention_head_dim=12,
-        num_layers=DOUBLE,
-        num_single_layers=SINGLE,
-        num_refiner_layers=1,
-        mlp_ratio=2.0,
-        text_embed_dim=16,
-        pooled_projection_dim=8,
-        rope_axes_dim=(4, 4, 4),
-    )
-    (weights,) = (folder / "transformer").glob("*.safetensors")
-    network.load_state_dict(load_file(weights), strict=True)
-    return network.eval()
-
-
-def given(folder: Path, clip: Clip, sigma: float, seed: int) -> dict[str, torch.Tensor]:
-    """Everything that the transformer is called with."""
-    latents = hand.encode(
-        hand.plain_vae(*(folder / "vae").glob("*.safetensors")), hand.pixels(clip)
-    )
-    texts = load_file(folder / "prompts" / "llava-llama-3-8b-256-clip-l-empty.safetensors")
-    assert 0 < texts["mask"].sum() < texts["mask"].numel()
-    return {
-        "hidden_states": hand.mix(latents, sigma, seed) if sigma else latents,
-        "timestep": torch.tensor([1000 * sigma]),
-        "encoder_hidden_states": texts["text"],
-        "encoder_attention_mask": texts["mask"],
-        "pooled_projections": texts["pooled"],
-        "guidance": torch.tensor([6016.0]),
-    }
-
-
-def blocks_of(network: Any) -> list[Any]:
-    return [*network.transformer_blocks, *network.single_transformer_blocks]
-
-
-@pytest.mark.parametrize(("count", "sigma"), [(1, 0.0), (9, 0.7), (21, 0.3)])
-def test_features_are_the_image_tokens_of_a_plain_forward(
-    model: Any, folder: Path, make_clip: MakeClip, count: int, sigma: float
-) -> None:
-    clip, seed = make_clip(count, hand.SIZE), 5
-    network = plain_transformer(folder)
-    with torch.no_grad(), hand.recorded(blocks_of(network)) as outputs:
-        network(**given(folder, clip, sigma, seed))
-    found = model.extract(clip, layers=range(DOUBLE + SINGLE), sigma=sigma, seed=seed)
-    slots = 1 + (count - 1) // 4
-    for layer, (image, text) in enumerate(outputs):
-        assert text.shape == (1, 256, WIDTH)
-        expected = image[0].reshape(slots, *hand.GRID, WIDTH).numpy()
-        np.testing.assert_allclose(found[layer].values, expected, rtol=2e-3, atol=2e-4)
-
-
-def test_half_precision_tells_the_network_the_same(
-    model: Any, folder: Path, make_clip: MakeClip
-) -> None:
-    half = hand.small(load(folder, "bfloat16"))
-    hand.check_half_precision(model, half, make_clip(9, hand.SIZE), sigma=0.6257)
-
-
-@pytest.mark.parametrize("tap", ["query", "key"])
-def test_taps_are_the_normed_projections_of_the_image_tokens(
-    model: Any, folder: Path, make_clip: MakeClip, tap: str
-) -> None:
-    clip = make_clip(9, hand.SIZE)
-    network, letter = plain_transformer(folder), tap[0]
-    projected: list[torch.Tensor] = []
-    for block in blocks_of(network):
-        projection = {"q": block.attn.to_q, "k": block.attn.to_k}[letter]
-        projection.register_forward_hook(lambda module, inputs, out: projected.append(out[0, :72]))
-    with torch.no_grad():
-        network(**given(folder, clip, 0.5, 0))
-    found = model.extract(clip, layers=range(DOUBLE + SINGLE), sigma=0.5, tap=tap)
-    for layer, (block, raw) in enumerate(zip(blocks_of(network), projected, strict=True)):
-        heads = raw.unflatten(-1, (2, 12))
-        scale = {"q": block.attn.norm_q, "k": block.attn.norm_k}[letter].weight.detach()
-        normed = heads / (heads.square().mean(-1, keepdim=True) + 1e-6).sqrt() * scale
-        expected = normed.reshape(3, *hand.GRID, WIDTH).numpy()
-        np.testing.assert_allclose(found[layer].values, expected, rtol=2e-3, atol=1e-3)
+ID = HUNYUAN.id
 
 
 def test_the_released_configuration_is_counted_on_the_card() -> None:
@@ -148,21 +32,8 @@ def test_the_released_configuration_is_counted_on_the_card() -> None:
     assert transformer.config.guidance_embeds
 
 
-@pytest.mark.parametrize("part", ["transformer", "vae"])
-@pytest.mark.parametrize("how", ["missing", "unexpected", "has shape"])
-def test_weights_that_do_not_fit_are_refused_and_not_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, how: str
-) -> None:
-    folder = write(tmp_path / "tiny")
-    (weights,) = (folder / part).glob("*.safetensors")
-    hand.break_file(weights, how)
-    message, left = hand.networks_left(monkeypatch, lambda: load(folder))
-    assert re.match(f"BackboneError: the weights in .* do not fit .*{how}", message), message
-    assert left == 0
-
-
 def test_a_model_that_needs_an_image_is_refused(tmp_path: Path) -> None:
-    folder = write(tmp_path / "tiny")
+    folder = HUNYUAN.write(tmp_path / "tiny")
     path = folder / "transformer" / "config.json"
     config = {**json.loads(path.read_text()), "image_condition_type": "token_replace"}
     path.write_text(json.dumps(config))
@@ -193,7 +64,7 @@ def test_other_prompts_are_put_into_the_template_and_lose_it_again(
     import transformers
 
     monkeypatch.setattr("explorer.backbones._prompt.default_root", lambda: tmp_path / "cache")
-    folder = write(tmp_path / "tiny")
+    folder = HUNYUAN.write(tmp_path / "tiny")
     with pytest.raises(BackboneError, match="no text_encoder in"):
         _hunyuan_published.prompt(folder, "a red house")
     monkeypatch.setattr(_hunyuan_published, "TEMPLATE", "look at {} now")

@@ -1,9 +1,8 @@
-"""Open-Sora 2.0's adapter against its two networks called by hand."""
+"""What is particular to Open-Sora 2.0's adapter."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import hunyuan_by_hand as hand
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from hunyuan_cases import OPENSORA
 
 from explorer.backbones import _hunyuan_vae, _opensora_published, registry
 from explorer.backbones._options import Target
@@ -23,88 +22,17 @@ from explorer.nets.mmdit import MMDiT, MMDiTConfig
 from explorer.noise import OpenSoraSchedule
 
 MakeClip = Callable[..., Clip]
-ID = "open-sora-2.0"
-DEPTH, SINGLE, WIDTH = 2, 3, 24
-
-
-def write(folder: Path) -> Path:
-    _opensora_published.write_tiny(folder)
-    return folder
-
-
-def load(folder: Path, dtype: str = "float32") -> Any:
-    card = registry.card(ID, weights=folder)
-    target = Target(weights=folder, dtype=dtype)
-    schedule = OpenSoraSchedule(1590, 33)
-    return _opensora_published.load(card, target, schedule=schedule)
+ID = OPENSORA.id
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("weights") / "tiny")
+    return OPENSORA.write(tmp_path_factory.mktemp("weights") / "tiny")
 
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Any:
-    return hand.small(load(folder))
-
-
-def plain_transformer(folder: Path) -> MMDiT:
-    network = MMDiT(
-        MMDiTConfig(
-            in_channels=16,
-            vec_in_dim=8,
-            context_in_dim=16,
-            hidden_size=WIDTH,
-            num_heads=2,
-            depth=DEPTH,
-            depth_single_blocks=SINGLE,
-            axes_dim=(4, 4, 4),
-            mlp_ratio=2.0,
-        )
-    )
-    network.load_state_dict(load_file(folder / "Open_Sora_v2.safetensors"), strict=True)
-    return network.eval()
-
-
-def given(folder: Path, clip: Clip, sigma: float, seed: int) -> dict[str, torch.Tensor]:
-    """Everything that the transformer is called with."""
-    video = hand.pixels(clip)
-    vae = hand.plain_vae(folder / "hunyuan_vae.safetensors")
-    latents, first = hand.encode(vae, video), hand.encode(vae, video[:, :, :1])
-    condition = torch.zeros(1, 5, *latents.shape[2:])
-    condition[:, 0, 0] = 1
-    condition[:, 1:, 0] = first[:, :, 0]
-    texts = load_file(folder / "prompts" / "t5-v1_1-xxl-512-clip-l-empty.safetensors")
-    return {
-        "noisy": hand.mix(latents, sigma, seed) if sigma else latents,
-        "timestep": torch.tensor([sigma]),
-        "text": texts["text"],
-        "pooled": texts["pooled"],
-        "condition": condition,
-    }
-
-
-@pytest.mark.parametrize(("count", "sigma"), [(1, 0.0), (9, 0.764), (21, 0.3)])
-def test_features_are_the_image_tokens_of_a_plain_forward(
-    model: Any, folder: Path, make_clip: MakeClip, count: int, sigma: float
-) -> None:
-    clip, seed = make_clip(count, hand.SIZE), 5
-    network = plain_transformer(folder)
-    with torch.no_grad(), hand.recorded(network.blocks) as outputs:
-        network(**given(folder, clip, sigma, seed))
-    found = model.extract(clip, layers=range(DEPTH + SINGLE), sigma=sigma, seed=seed)
-    slots = 1 + (count - 1) // 4
-    for layer, output in enumerate(outputs):
-        expected = output[0, 512:].reshape(slots, *hand.GRID, WIDTH).numpy()
-        np.testing.assert_allclose(found[layer].values, expected, rtol=2e-3, atol=2e-4)
-
-
-def test_half_precision_tells_the_network_the_same(
-    model: Any, folder: Path, make_clip: MakeClip
-) -> None:
-    half = hand.small(load(folder, "bfloat16"))
-    hand.check_half_precision(model, half, make_clip(9, hand.SIZE), sigma=0.6257)
+    return hand.small(OPENSORA.load(folder))
 
 
 @pytest.mark.parametrize("tap", ["query", "key"])
@@ -112,15 +40,15 @@ def test_taps_are_what_the_attention_gets_but_not_rotated(
     model: Any, folder: Path, make_clip: MakeClip, tap: str
 ) -> None:
     clip = make_clip(9, hand.SIZE)
-    network, place = plain_transformer(folder), ("query", "key").index(tap)
+    network, place = OPENSORA.transformer(folder), ("query", "key").index(tap)
     products: list[torch.Tensor] = []
     for block in network.blocks:
         block.attention.register_forward_pre_hook(
             lambda module, inputs: products.append(inputs[place][0, :, 512:])
         )
     with torch.no_grad():
-        network(**given(folder, clip, 0.5, 0))
-    found = model.extract(clip, layers=range(DEPTH + SINGLE), sigma=0.5, tap=tap)
+        network(**OPENSORA.given(folder, clip, 0.5, 0))
+    found = model.extract(clip, layers=range(OPENSORA.layers), sigma=0.5, tap=tap)
     for layer, rotated in enumerate(products):
         heads = torch.from_numpy(found[layer].values).float().flatten(0, 2).unflatten(-1, (2, 12))
         heads = heads.transpose(0, 1)
@@ -206,20 +134,8 @@ def test_the_released_files_fit_without_any_renaming_and_are_counted_on_the_card
     assert vae.config.scaling_factor == hand.SCALING
 
 
-@pytest.mark.parametrize("name", ["Open_Sora_v2.safetensors", "hunyuan_vae.safetensors"])
-@pytest.mark.parametrize("how", ["missing", "unexpected", "has shape"])
-def test_weights_that_do_not_fit_are_refused_and_not_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, how: str
-) -> None:
-    folder = write(tmp_path / "tiny")
-    hand.break_file(folder / name, how)
-    message, left = hand.networks_left(monkeypatch, lambda: load(folder))
-    assert re.match(f"BackboneError: the weights in .* do not fit .*{how}", message), message
-    assert left == 0
-
-
 def test_a_folder_without_a_file_or_with_unreadable_sizes_says_so(tmp_path: Path) -> None:
-    folder = write(tmp_path / "tiny")
+    folder = OPENSORA.write(tmp_path / "tiny")
     (folder / "sizes.json").write_text("{")
     with pytest.raises(BackboneError, match="sizes.json cannot be read"):
         registry.card(ID, weights=folder)
@@ -229,12 +145,12 @@ def test_a_folder_without_a_file_or_with_unreadable_sizes_says_so(tmp_path: Path
 
 
 def test_a_folder_without_sizes_is_taken_for_the_released_one(tmp_path: Path) -> None:
-    folder = write(tmp_path / "tiny")
+    folder = OPENSORA.write(tmp_path / "tiny")
     (folder / "sizes.json").unlink()
     card = registry.card(ID, weights=folder)
     assert (card.layers, card.width, card.default_cell) == (57, 3072, (39, 0.764))
     with pytest.raises(BackboneError, match="do not fit"):
-        load(folder)
+        OPENSORA.load(folder)
 
 
 def test_frames_are_mapped_as_in_the_released_probes() -> None:
@@ -276,7 +192,7 @@ def test_other_prompts_are_embedded_once_with_all_padding_seen(
     import transformers
 
     monkeypatch.setattr("explorer.backbones._prompt.default_root", lambda: tmp_path / "cache")
-    folder = write(tmp_path / "tiny")
+    folder = OPENSORA.write(tmp_path / "tiny")
     with pytest.raises(BackboneError, match="no google/t5-v1_1-xxl in"):
         _opensora_published.prompt(folder, "a red house")
     torch.manual_seed(0)
@@ -302,7 +218,7 @@ def test_other_prompts_are_embedded_once_with_all_padding_seen(
         pooled = clip(torch.tensor([[3, 4, 5, 1] + [0] * 73])).pooler_output
     torch.testing.assert_close(found["text"], states, rtol=0.05, atol=0.05)
     torch.testing.assert_close(found["pooled"], pooled, rtol=0.05, atol=0.05)
-    (folder / "google" / "t5-v1_1-xxl" / "model.safetensors").unlink()
+    monkeypatch.setattr(transformers.T5EncoderModel, "from_pretrained", None)
     assert torch.equal(_opensora_published.prompt(folder, "a red house")["text"], found["text"])
 
 

@@ -243,12 +243,12 @@ def test_a_model_that_is_not_at_work_makes_room_for_another(published: list[str]
 def test_a_prompt_of_its_own_does_not_keep_a_second_copy_of_the_weights(
     published: list[str], tmp_path: Path
 ) -> None:
-    from explorer.backbones import _prompt
+    from explorer.backbones._prompt_files import prompt_file
 
     name = published[0]
     prompts = tmp_path / name / "prompts"
     (empty,) = prompts.iterdir()
-    (prompts / _prompt.prompt_file("umt5-xxl", "a chair")).write_bytes(empty.read_bytes())
+    (prompts / prompt_file("umt5-xxl", "a chair")).write_bytes(empty.read_bytes())
     for prompt in ("", "a chair"):
         registry.load(name, target=Target(prompt=prompt))
     assert [target.prompt for _, target in registry._loaded] == ["a chair"]
@@ -262,3 +262,14 @@ def test_a_model_at_work_stays_and_the_other_is_refused(published: list[str]) ->
     ):
         registry.load(second, device="cpu")
     assert held() == [first]
+
+
+def test_the_order_of_cards_does_not_follow_the_order_of_imports() -> None:
+    code = (
+        "import explorer.backbones.wan, explorer.backbones.toy_wan, explorer.backbones.svd; "
+        "from explorer.backbones import registry; print([c.id for c in registry.cards()])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ids = [card.id for card in registry.cards()]
+    assert found.stdout.strip() == str(ids)
+    assert ids[0] == "toy-wan"

@@ -21,12 +21,13 @@ from explorer.backbones import (
     _latents,
     _ltx_published,
     _mochi_published,
-    _t5_video,
+    _tiny,
     ltx,
     mochi,
     registry,
 )
 from explorer.backbones._options import Target
+from explorer.backbones._parts import Family
 from explorer.clip import Clip
 from explorer.errors import BackboneError
 
@@ -189,13 +190,11 @@ def test_only_tokens_of_the_prompt_that_are_no_padding_count(
 def test_a_prompt_of_mochi_is_read_from_the_folder(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from explorer.backbones._prompt import prompt_file
-
     monkeypatch.setenv("EMERGE3D_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "mochi"
     registry.write_tiny("mochi", folder)
     text = {"prompt": torch.ones(1, 256, 16), "mask": torch.ones(1, 256)}
-    save_file(text, folder / "prompts" / prompt_file("mochi-t5-xxl-256", "a cat"))
+    _tiny.write_prompt(_mochi_published.TEXT, folder, text, "a cat")
     model = load("mochi", folder, prompt="a cat")
     assert torch.equal(model.prompt, text["prompt"])
     with pytest.raises(BackboneError, match="no text_encoder"):
@@ -252,7 +251,7 @@ def test_noise_levels_of_mochi_are_those_of_its_scheduler() -> None:
             mochi.SCHEDULE.at_index(wrong)
 
 
-def test_of_two_precisions_in_one_folder_each_part_reads_one(
+def test_of_two_precisions_in_one_folder_the_full_one_is_read_counted_and_hashed(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = tmp_path / "mochi"
@@ -261,12 +260,17 @@ def test_of_two_precisions_in_one_folder_each_part_reads_one(
         path = folder / part / "diffusion_pytorch_model.safetensors"
         half = {name: value.bfloat16() for name, value in load_file(path).items()}
         save_file(half, path.with_name("diffusion_pytorch_model.bf16.safetensors"))
-    twice = _mochi_published.adapt(mochi.CARD, folder)
-    assert twice.parameters == _mochi_published.adapt(mochi.CARD, folders["mochi"]).parameters
+    twice, once = (Target(weights=each) for each in (folder, folders["mochi"]))
+    assert registry.hashes("mochi", twice) == registry.hashes("mochi", once)
+    counted = [_mochi_published.adapt(mochi.CARD, each.folder).parameters for each in (twice, once)]
+    assert counted[0] == counted[1]
     model, whole = load("mochi", folder), load("mochi", folders["mochi"])
-    assert torch.equal(model.transformer.proj_out.weight, half["proj_out.weight"].float())
-    assert not torch.equal(model.transformer.proj_out.weight, whole.transformer.proj_out.weight)
+    assert torch.equal(model.transformer.proj_out.weight, whole.transformer.proj_out.weight)
     assert torch.equal(model.vae.encoder.proj_in.weight, whole.vae.encoder.proj_in.weight)
+    path.unlink()
+    assert registry.hashes("mochi", twice) != registry.hashes("mochi", once)
+    model = load("mochi", folder)
+    assert torch.equal(model.transformer.proj_out.weight, half["proj_out.weight"].float())
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -303,9 +307,9 @@ def test_a_file_that_does_not_fit_is_refused_and_nothing_of_it_stays(
 
 @pytest.mark.parametrize("name", SIZES)
 def test_the_card_counts_what_the_released_configuration_has(name: str) -> None:
-    family: _t5_video.Family = MODULES[name].FAMILY
+    family: Family = MODULES[name].FAMILY
     with torch.device("meta"):
-        parts = [getattr(LIBRARY, part)() for part in (family.transformer, family.vae)]
+        parts = [getattr(LIBRARY, part)() for part in (family.network, family.vae)]
     card = CARDS[name]
     assert card.parameters == sum(w.numel() for part in parts for w in part.parameters())
     transformer, vae = parts

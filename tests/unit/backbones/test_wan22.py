@@ -6,7 +6,9 @@ import dataclasses
 import gc
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -180,6 +182,41 @@ def test_one_expert_at_a_time_is_read_and_only_when_it_is_asked_for(
     network = model.transformer
     model.extract(clip, layers=[0], sigma=0.5)
     assert model.transformer is network
+
+
+def test_passes_of_both_experts_at_once_give_what_each_gives_alone(
+    folders: dict[str, Path], make_clip: MakeClip
+) -> None:
+    model, clip = load(EXPERTS, folders[EXPERTS]), make_clip(1, SIZE)
+    sigmas = (0.3, 0.95, 0.5)
+    expected = [model.extract(clip, layers=[3], sigma=each)[3].values for each in sigmas]
+    start = Barrier(len(sigmas))
+
+    def work(sigma: float) -> np.ndarray:
+        start.wait()
+        found: np.ndarray = model.extract(clip, layers=[3], sigma=sigma)[3].values
+        return found
+
+    with ThreadPoolExecutor(len(sigmas)) as pool:
+        for found, alone in zip(pool.map(work, sigmas), expected, strict=True):
+            np.testing.assert_array_equal(found, alone)
+
+
+def test_the_expert_in_memory_can_be_asked_for_while_a_pass_holds_the_lock(
+    folders: dict[str, Path], make_clip: MakeClip
+) -> None:
+    model = load(EXPERTS, folders[EXPERTS])
+    assert model.transformer is None
+    assert model.blocks == ()
+    seen: list[int] = []
+
+    def should_stop() -> bool:
+        seen.append(len(model.blocks))
+        return False
+
+    model.extract(make_clip(1, SIZE), layers=[3], sigma=0.3, should_stop=should_stop)
+    assert seen[0] == 0
+    assert seen[-1] == 4
 
 
 def test_the_hash_covers_both_experts(folders: dict[str, Path], tmp_path: Path) -> None:

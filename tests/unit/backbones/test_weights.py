@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from explorer.backbones import _weights, registry
-from explorer.backbones._options import Source
+from explorer.backbones import _published, _weights, registry
+from explorer.backbones._options import Source, Target
 from explorer.backbones.base import BackboneCard
 from explorer.errors import BackboneError
 
@@ -31,7 +33,6 @@ def test_missing_weights_are_answered_with_every_way_to_get_them(
         _weights.find_weights(card)
     for part in ("someone/some-model", "3.0 GB", "emerge3d backbones some --download", "--weights"):
         assert part in str(caught.value)
-    assert not _weights.is_here(card)
 
 
 def test_a_named_folder_comes_before_the_variable_and_that_before_the_hubs_cache(
@@ -54,28 +55,73 @@ def test_what_comes_with_the_package_takes_no_other_weights(tmp_path: Path) -> N
         _weights.find_weights(registry.card("rgb"), tmp_path)
     with pytest.raises(BackboneError, match="nothing to download"):
         _weights.download(registry.card("rgb"))
-    assert _weights.is_here(registry.card("rgb"))
+    assert registry.is_here("rgb")
 
 
-def test_half_a_download_is_not_found(
-    card: BackboneCard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def in_cache(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[Any]:
+    """Let the hub's cache hold every repository in one folder; what was asked of it."""
     import huggingface_hub
 
-    (tmp_path / "transformer").mkdir()
-    (tmp_path / "transformer" / "config.json").write_text("{}")
     asked: list[Any] = []
 
     def snapshot(repo: str, **options: Any) -> str:
         asked.append((repo, options["local_files_only"]))
-        return str(tmp_path)
+        return str(folder)
 
+    monkeypatch.delenv("EMERGE3D_WEIGHTS", raising=False)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    assert not _weights.is_here(card)
-    (tmp_path / "vae").mkdir()
-    (tmp_path / "vae" / "config.json").write_text("{}")
-    assert _weights.find_weights(card) == tmp_path
-    assert asked == [("someone/some-model", True)] * 2, "nothing may be fetched unasked"
+    return asked
+
+
+def test_a_download_without_a_part_is_not_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = in_cache(monkeypatch, tmp_path)
+    registry.write_tiny("wan2.1-1.3b", tmp_path)
+    assert registry.is_here("wan2.1-1.3b")
+    (tmp_path / "vae" / "config.json").unlink()
+    assert not registry.is_here("wan2.1-1.3b")
+    with pytest.raises(BackboneError) as caught:
+        registry.fitting_card("wan2.1-1.3b", Target())
+    for part in ("is not whole", "emerge3d backbones wan2.1-1.3b --download", "no config.json in"):
+        assert part in str(caught.value)
+    assert set(asked) == {("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", True)}, "nothing may be fetched"
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder"])
+def test_an_interrupted_download_lacks_shards_and_is_not_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, part: str
+) -> None:
+    in_cache(monkeypatch, tmp_path)
+    registry.write_tiny("wan2.1-1.3b", tmp_path)
+    stem = "diffusion_pytorch_model"
+    if part == "text_encoder":
+        shutil.rmtree(tmp_path / "prompts")
+        shutil.copytree(tmp_path / "vae", tmp_path / part)
+        (tmp_path / "tokenizer").mkdir()
+        (tmp_path / "tokenizer" / "tokenizer.json").write_text("{}")
+        assert registry.is_here("wan2.1-1.3b"), "an encoder is there instead of an embedding"
+    whole = tmp_path / part / f"{stem}.safetensors"
+    shards = [whole.with_name(f"{stem}-0000{n}-of-00002.safetensors") for n in (1, 2)]
+    names = {"weight_map": {"a": shards[0].name, "b": shards[1].name}}
+    (tmp_path / part / f"{stem}.safetensors.index.json").write_text(json.dumps(names))
+    whole.rename(shards[0])
+    assert not registry.is_here("wan2.1-1.3b")
+    for target in (Target(), Target(weights=tmp_path)):
+        with pytest.raises(BackboneError, match=f"(lack|lacks) {shards[1].name}"):
+            registry.load("wan2.1-1.3b", target=target)
+
+
+def test_what_is_here_is_found_without_reading_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    in_cache(monkeypatch, tmp_path)
+    registry.write_tiny("mochi", tmp_path)
+    monkeypatch.setattr(_weights, "fingerprint", None)
+    monkeypatch.setattr(_published, "fingerprint", None)
+    assert registry.is_here("mochi")
+    shutil.rmtree(tmp_path / "prompts")
+    assert registry.is_here("mochi"), "its empty prompt needs no embedding"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,49 @@
+"""Running the text encoders of published models, from transformers, on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@torch.inference_mode()
+def embed(
+    kind: str,
+    encoder: Path,
+    tokenizer: Path,
+    text: str,
+    tokens: int,
+    *,
+    dtype: str = "bfloat16",
+    masked: bool = False,
+    every_layer: bool = False,
+) -> tuple[Any, torch.Tensor]:
+    """What an encoder says of a text that is padded or cut to a number of tokens.
+
+    Args:
+        kind: class of the encoder in transformers.
+        encoder: its folder.
+        tokenizer: folder of the tokenizer.
+        text: the prompt.
+        tokens: L.
+        dtype: of the computation.
+        masked: whether the encoder is told which tokens are padding.
+        every_layer: whether the outputs name the states of every layer.
+
+    Returns:
+        The outputs, and (1, L) a mask, one where a token is no padding.
+    """
+    import transformers
+
+    library: Any = transformers
+    words = transformers.AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)(
+        [text], padding="max_length", max_length=tokens, truncation=True, return_tensors="pt"
+    )
+    model = getattr(library, kind).from_pretrained(
+        encoder, local_files_only=True, dtype=getattr(torch, dtype)
+    )
+    given = {"attention_mask": words.attention_mask} if masked else {}
+    found = model(input_ids=words.input_ids, output_hidden_states=every_layer, **given)
+    return found, words.attention_mask

@@ -1,0 +1,51 @@
+"""Every registered backbone; published ones as tiny random weights, found like real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from asking import IDS, small
+
+from explorer.backbones import registry
+from explorer.backbones.base import Backbone
+
+
+@pytest.fixture(scope="session")
+def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of weights for every published model, named by its id."""
+    root = tmp_path_factory.mktemp("weights")
+    for card in registry.cards():
+        if card.source is not None:
+            registry.write_tiny(card.id, root / card.id)
+    return root
+
+
+@pytest.fixture(scope="session")
+def models() -> dict[str, Backbone]:
+    """Those loaded so far: the files of this folder share them."""
+    return {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_weights(tiny_folders: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMERGE3D_WEIGHTS", str(tiny_folders))
+        yield
+    registry.unload()
+
+
+@pytest.fixture(scope="module", params=IDS)
+def full(request: pytest.FixtureRequest, models: dict[str, Backbone]) -> Backbone:
+    """One backbone at its own size."""
+    name = request.param
+    if name not in models:
+        models[name] = registry.load(name, device="cpu")
+    return models[name]
+
+
+@pytest.fixture(scope="module")
+def backbone(full: Backbone) -> Backbone:
+    """The same for a smaller picture."""
+    return small(full)
