@@ -17,7 +17,25 @@ def resize(
     """Bilinear resize whose corner pixels coincide (align_corners), as in DPT."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x
+    # torch 2.13 compiles the backward of `interpolate` to zeros on a CPU, and its kernel on a GPU
+    # adds up in any order; two small products have neither fault. Eagerly they are the slower.
+    if torch.compiler.is_compiling():
+        return _resize_by_products(x, size)
     return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+
+
+def _resize_by_products(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """As `resize`: R x C^T with the weights of rows and columns; each row of them sums to 1."""
+    rows, columns = (
+        _line_weights(n, m, x.device).to(x.dtype) for n, m in zip(x.shape[-2:], size, strict=True)
+    )
+    return rows @ (x @ columns.T)
+
+
+def _line_weights(count: int, wanted: int, device: torch.device) -> torch.Tensor:
+    """(wanted, count) weights of a linear resize of a line whose ends coincide."""
+    at = torch.arange(wanted, device=device) * ((count - 1) / max(wanted - 1, 1))
+    return (1.0 - (at[:, None] - torch.arange(count, device=device)).abs()).clamp(min=0.0)
 
 
 def uv_embedding(

@@ -1,7 +1,8 @@
 """Probe files: weights as safetensors, and a JSON card that says what they were trained on.
 
 A card can be read without torch, so that the page lists the trained cells before anything heavy is
-imported. Files lie at `probes/<backbone>/L<layer>_S<sigma>.safetensors` and `.json`.
+imported. Files lie at `probes/<backbone>/L<layer>_S<sigma>.safetensors` and `.json`; probes of
+the same cell from further seeds at `probes/<backbone>/seeds/L<layer>_S<sigma>_<seed>`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from explorer._atomic import replace_file
 from explorer.assets import assets_root
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
 SIGMA_TOLERANCE = 0.005
 """File names hold two decimals of sigma."""
+
+SEEDS = "seeds"
+"""The folder of a backbone's probes that repeat a cell with another seed."""
+
+Storage = Literal["float32", "float16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,17 @@ def list_probes(backbone: str | None = None, *, root: Path | None = None) -> lis
     return sorted(cards, key=lambda card: (card.backbone, card.layer, card.sigma))
 
 
+def list_seeds(card: ProbeCard) -> list[ProbeCard]:
+    """Cards of the same cell's probes from further seeds, in their order.
+
+    Raises:
+        ProbeError: a file in there is not a card.
+    """
+    folder = card.weights.parent / SEEDS
+    found = [read_card(path) for path in folder.glob(f"{card.weights.stem}_*.json")]
+    return sorted(found, key=lambda each: int(each.weights.stem.rpartition("_")[2]))
+
+
 def find_probe(
     backbone: str, layer: int, sigma: float, *, root: Path | None = None
 ) -> ProbeCard | None:
@@ -204,11 +221,12 @@ def load_probe(card: ProbeCard, *, backbone_hash: str, device: str = "cpu") -> P
 
     from safetensors.torch import load
 
+    from explorer.probe.int8 import decode
     from explorer.probe.model import Probe, ProbeConfig
 
     try:
         probe = Probe(ProbeConfig.from_dict(card.config))
-        probe.load_state_dict({name: value.float() for name, value in load(content).items()})
+        probe.load_state_dict(decode(load(content)))
     except (TypeError, ValueError, RuntimeError) as error:
         raise ProbeError(f"{card.weights} does not fit its card: {error}") from error
     return probe.eval().requires_grad_(False).to(device)
@@ -227,7 +245,8 @@ def save_probe(
     seconds: float,
     metrics: dict[str, Any],
     trained: bool = True,
-    half: bool = True,
+    storage: Storage = "float16",
+    seed: int = 0,
 ) -> ProbeCard:
     """Write a probe and its card; either file is the old or the new one at any time.
 
@@ -243,17 +262,22 @@ def save_probe(
         seconds: training time.
         metrics: held-out results.
         trained: False for weights as initialised.
-        half: store float16, which halves the file and is read back as float32.
+        storage: of the weights, which are read back as float32; see `explorer.probe.int8`.
+        seed: of its training; probes of other seeds than 0 lie beside the cell's.
     """
     import torch
     from safetensors.torch import save
 
-    kind = torch.float16 if half else torch.float32
-    state = {
-        name: value.detach().to("cpu", kind).contiguous()
-        for name, value in probe.state_dict().items()
-    }
+    from explorer.probe.int8 import encode
+
+    state = {name: value.detach().cpu().contiguous() for name, value in probe.state_dict().items()}
+    if storage == "int8":
+        state = encode(state)
+    elif storage == "float16":
+        state = {name: value.to(torch.float16) for name, value in state.items()}
     content = save(state)
+    name = cell_name(layer, sigma)
+    place = f"{SEEDS}/{name}_{seed}" if seed else name
     card = ProbeCard(
         backbone=backbone,
         backbone_hash=backbone_hash,
@@ -267,7 +291,7 @@ def save_probe(
         metrics=metrics,
         sha256=hashlib.sha256(content).hexdigest(),
         trained=trained,
-        weights=root / backbone / f"{cell_name(layer, sigma)}.safetensors",
+        weights=root / backbone / f"{place}.safetensors",
     )
     card.weights.parent.mkdir(parents=True, exist_ok=True)
     replace_file(card.weights, content)

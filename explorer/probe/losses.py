@@ -18,6 +18,9 @@ from explorer.nets.pose import encode_pose
 from explorer.probe.model import ProbeOutput
 
 CLAMP = 100.0
+CAMERA_WEIGHT = 5.0
+"""Of the camera loss in the sum, as in VGGT (arXiv 2503.11651). The published probe's loss has 1,
+at which the Huber differences of poses are about a hundredth of the sum and hardly trained."""
 
 
 class Targets(NamedTuple):
@@ -205,12 +208,20 @@ def probe_loss(
     *,
     alpha: float = 0.5,
     confidence_weight: float = 0.1,
+    camera_weight: float = CAMERA_WEIGHT,
 ) -> dict[str, torch.Tensor]:
-    """All losses of one batch: L_pmap + L_dmap + L_cam + confidence_weight * L_conf.
+    """L_pmap + L_dmap + camera_weight * L_cam + confidence_weight * L_conf of one batch.
+
+    Args:
+        output: of the probe.
+        targets: from `normalize_targets`.
+        alpha: see `confidence_loss`.
+        confidence_weight: of the confidence loss; 0 in the published probe's loss.
+        camera_weight: of the camera loss; 1 in the published probe's loss.
 
     Returns:
-        Scalars "total", "points", "depth", "camera", "translation", "rotation", "fov",
-        "confidence".
+        Scalars "total" and, without their weights, "points", "depth", "camera", "translation",
+        "rotation", "fov", "confidence".
     """
     valid = targets.weight > 0
     point_error = point_errors(output.points, targets.points, valid)
@@ -221,7 +232,7 @@ def probe_loss(
     confidence = confidence_loss(
         output.points_confidence, point_error, targets.weight, alpha=alpha
     ) + confidence_loss(output.depth_confidence, depth_error, targets.weight, alpha=alpha)
-    total = points + depth + camera["camera"] + confidence_weight * confidence
+    total = points + depth + camera_weight * camera["camera"] + confidence_weight * confidence
     return {
         "total": total,
         "points": points,

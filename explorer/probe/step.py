@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from explorer.probe.losses import Targets, probe_loss
+from explorer.probe.losses import CAMERA_WEIGHT, Targets, probe_loss
 from explorer.probe.model import Probe
 
 METRICS = ("total", "points", "depth", "camera")
@@ -24,6 +24,7 @@ def losses_of_tokens(
     grid: tuple[int, int],
     size: tuple[int, int],
     autocast: bool,
+    camera_weight: float = CAMERA_WEIGHT,
 ) -> Tensor:
     """`METRICS` of a batch of projected features.
 
@@ -37,13 +38,14 @@ def losses_of_tokens(
         grid: (h, w) of the tokens.
         size: (H, W) of the maps.
         autocast: the trunk in bfloat16.
+        camera_weight: of the camera loss in the total.
 
     Returns:
         (4,) losses.
     """
     with mixed(tokens.device.type, enabled=autocast):
         output = probe.geometry(probe.backbone.alternate(tokens, grid), grid, size)
-    losses = probe_loss(output, targets)
+    losses = probe_loss(output, targets, camera_weight=camera_weight)
     return torch.stack([losses[name] for name in METRICS])
 
 

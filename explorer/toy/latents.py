@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
 from explorer.backbones._latents import encode_video
+from explorer.toy import whole
 from explorer.toy.config import FRAMES, VAE_CONFIG
-from explorer.toy.pool import Renderer
+from explorer.toy.pool import Renderer, for_seconds
 from explorer.toy.shards import load_checkpoint
 
 
@@ -31,6 +32,21 @@ def encode(vae: AutoencoderKLWan, images: Tensor) -> Tensor:
     clip = images.permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
     latents: Tensor = encode_video(vae, clip)
     return latents
+
+
+def encode_whole(vae: AutoencoderKLWan, images: Tensor) -> Tensor:
+    """As `encode`, in one pass over all frames, see `explorer.toy.whole`.
+
+    A GPU spends less time on it: on chunks most goes into launching kernels.
+    """
+    clip = images.permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
+    with whole.whole_clips(vae):
+        mean = whole.encode(vae, clip)[0].float()
+    center, spread = (
+        torch.tensor(values, device=mean.device).view(1, -1, 1, 1, 1)
+        for values in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    return (mean - center) / spread
 
 
 def encode_alone(vae: AutoencoderKLWan, images: Tensor) -> Tensor:
@@ -56,28 +72,36 @@ def one_frame(seeds: list[int]) -> list[int]:
 
 
 @torch.no_grad()
-def latent_pool(
+def latent_batches(
     renderer: Renderer,
     vae: AutoencoderKLWan,
-    seeds: list[int],
+    seeds: Iterable[int],
     *,
     batch: int,
     height: int,
     width: int,
-    seconds: float | None = None,
     frames: Callable[[list[int]], list[int]] | None = None,
-) -> Tensor:
-    """bfloat16 latents (B, 8, S, h, w) of the seeds, or of as many as fit into `seconds`.
+) -> Iterator[Tensor]:
+    """bfloat16 latents (B, 8, S, h, w) of `batch` seeds after another.
 
     `frames` names one frame of a batch's seeds; without it the clips are whole.
     """
     on_gpu = next(vae.parameters()).device.type == "cuda"
-    start, parts = time.monotonic(), []
     for rendered in renderer.batches(seeds, batch=batch, height=height, width=width, frames=frames):
         with torch.autocast("cuda" if on_gpu else "cpu", dtype=torch.bfloat16, enabled=on_gpu):
-            parts.append(encode(vae, rendered.images).to(torch.bfloat16))
+            latents = encode_whole(vae, rendered.images).to(torch.bfloat16)
         if on_gpu:
             torch.cuda.synchronize()
-        if seconds is not None and time.monotonic() - start > seconds:
-            break
-    return torch.cat(parts)
+        yield latents
+
+
+def latent_pool(
+    renderer: Renderer,
+    vae: AutoencoderKLWan,
+    seeds: Iterable[int],
+    *,
+    seconds: float | None = None,
+    **named: Any,
+) -> Tensor:
+    """`latent_batches` of all seeds in one tensor, or of as many as `for_seconds` allows."""
+    return torch.cat(list(for_seconds(latent_batches(renderer, vae, seeds, **named), seconds)))

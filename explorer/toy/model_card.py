@@ -37,6 +37,20 @@ Held-out loss of the transformer by noise level ({_levels(transformer)}).
 token), timestep 1000 sigma. Weights are stored in float16 and used in float32; `card.json` has the
 whole history of the training, and `explorer/toy/` the scripts. Apache-2.0, like the rest of the
 project; the training video is the project's own.
+{_samples(facts)}"""
+
+
+def _samples(facts: dict[str, Any]) -> str:
+    """The contact sheet, where there is one."""
+    found = facts.get("samples")
+    if not found:
+        return ""
+    return f"""
+![Frames of a rendered clip, of its reconstruction, and of sampled videos](samples.png)
+
+A row is a video: first a rendered clip and what the VAE makes of it, then {found["samples"]} videos
+of consecutive seeds from {found["seed"]} on, not chosen: {found["steps"]} Euler steps of
+`FlowMatchEulerDiscreteScheduler` with shift {found["shift"]:g}, no guidance.
 """
 
 

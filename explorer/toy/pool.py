@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from explorer.data.world import Rendered, Scenes, WorldSpec, render, sample_scenes
 from explorer.data.world.render import EAGER, Kernels
+
+AHEAD = 4  # batches of scenes sampled before they are wanted, for each worker process
+Item = TypeVar("Item")
+
+
+def for_seconds(
+    items: Iterable[Item],
+    seconds: float | None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Item]:
+    """Items until so many seconds after the first was used; all of them where `seconds` is None.
+
+    The first waits for kernels to be compiled, which on a new machine takes longer than a pool
+    should; what it takes is not counted.
+    """
+    start: float | None = None
+    for item in items:
+        yield item
+        if start is None:
+            start = clock()
+        elif seconds is not None and clock() - start > seconds:
+            return
 
 
 class Renderer:
@@ -19,12 +44,13 @@ class Renderer:
     def __init__(self, device: str, *, supersample: int = 2, workers: int = 4) -> None:
         self._device = device
         self._supersample = supersample
+        self._ahead = AHEAD * workers
         self._executor = ProcessPoolExecutor(workers) if workers else None
         self._kernels = Kernels.compiled() if device.startswith("cuda") else EAGER
 
     def batches(
         self,
-        seeds: list[int],
+        seeds: Iterable[int],
         *,
         batch: int,
         height: int,
@@ -37,15 +63,9 @@ class Renderer:
 
         `frames` may depend on the seeds of a batch; all clips of it show the same frames.
         """
-        groups = [seeds[i : i + batch] for i in range(0, len(seeds), batch)]
-        scenes: Iterator[Scenes]
-        if self._executor is None:
-            scenes = (sample_scenes(group, spec) for group in groups)
-        else:
-            scenes = self._executor.map(sample_scenes, groups, [spec] * len(groups))
-        for scene, group in zip(scenes, groups, strict=True):
+        for group, scenes in self._sampled(_groups(seeds, batch), spec):
             yield render(
-                scene,
+                scenes,
                 height=height,
                 width=width,
                 supersample=self._supersample,
@@ -55,10 +75,38 @@ class Renderer:
                 images=images,
             )
 
+    def _sampled(
+        self, groups: Iterator[list[int]], spec: WorldSpec | None
+    ) -> Iterator[tuple[list[int], Scenes]]:
+        """Scenes of each group, sampled a little ahead: seeds may go on for ever."""
+        if self._executor is None:
+            for group in groups:
+                yield group, sample_scenes(group, spec)
+            return
+        waiting: deque[tuple[list[int], Future[Scenes]]] = deque()
+        for group in groups:
+            waiting.append((group, self._executor.submit(sample_scenes, group, spec)))
+            if len(waiting) > self._ahead:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for first, future in waiting:
+            yield first, future.result()
+
     def close(self) -> None:
         """End the worker processes."""
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
+
+
+def _groups(seeds: Iterable[int], batch: int) -> Iterator[list[int]]:
+    group: list[int] = []
+    for seed in seeds:
+        group.append(seed)
+        if len(group) == batch:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def image_pool(
@@ -71,10 +119,6 @@ def image_pool(
     frames: list[int] | None = None,
     seconds: float | None = None,
 ) -> Tensor:
-    """(B, T, H, W, 3) uint8 images of all seeds, or of as many as fit into `seconds`."""
-    start, parts = time.monotonic(), []
-    for rendered in renderer.batches(seeds, batch=batch, height=height, width=width, frames=frames):
-        parts.append(rendered.images)
-        if seconds is not None and time.monotonic() - start > seconds:
-            break
-    return torch.cat(parts)
+    """(B, T, H, W, 3) uint8 images of all seeds, or of as many as `for_seconds` allows."""
+    batches = renderer.batches(seeds, batch=batch, height=height, width=width, frames=frames)
+    return torch.cat([rendered.images for rendered in for_seconds(batches, seconds)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +29,8 @@ from explorer.toy.config import (
     WIDTH,
     Variant,
 )
-from explorer.toy.latents import encode, encode_alone
-from explorer.toy.pool import Renderer
+from explorer.toy.latents import encode_alone, encode_whole
+from explorer.toy.pool import Renderer, for_seconds
 
 GRID = (18, 32)
 MAPS = VGGT_MAPS
@@ -124,21 +123,18 @@ def make_views(
 ) -> Views:
     """Render the slots' frames; geometry is traced at the maps' own pixel centres.
 
-    With `seconds` only as many of the seeds as fit into them.
+    With `seconds` only as many of the seeds as `for_seconds` allows.
     """
     slots = SLOT_FRAMES.tolist()
     parts: dict[str, list[Tensor]] = {name: [] for name in ("frames", *GEOMETRY)}
-    start = time.monotonic()
     pictures = renderer.batches(seeds, batch=batch, height=HEIGHT, width=WIDTH, frames=slots)
     traced = renderer.batches(
         seeds, batch=batch, height=MAPS[0], width=MAPS[1], frames=slots, images=False
     )
-    for rendered, geometry in zip(pictures, traced, strict=True):
+    for rendered, geometry in for_seconds(zip(pictures, traced, strict=True), seconds):
         parts["frames"].append(rendered.images.clone())
         for name in GEOMETRY:
             parts[name].append(getattr(geometry, name).clone())
-        if seconds is not None and time.monotonic() - start > seconds:
-            break
     return Views(**{name: torch.cat(values) for name, values in parts.items()})
 
 
@@ -159,7 +155,7 @@ def make_pool(
     parts |= {name: [] for name in ("alone", "clips") if getattr(needed, name)}
     for rendered in renderer.batches(seeds, batch=batch, height=HEIGHT, width=WIDTH):
         with torch.autocast("cuda" if on_gpu else "cpu", dtype=torch.bfloat16, enabled=on_gpu):
-            parts["latents"].append(encode(vae, rendered.images).to(torch.bfloat16))
+            parts["latents"].append(encode_whole(vae, rendered.images).to(torch.bfloat16))
             if needed.alone:
                 single = encode_alone(vae, rendered.images[:, slots])
                 parts["alone"].append(single.to(torch.bfloat16))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from explorer._evaluate_run import View
+from explorer._evaluate_run import View, oversampled
 from explorer._evaluate_scenes import Scene, render_scene
 from explorer.backbones import registry
 from explorer.data.world.splits import split_seeds
@@ -27,11 +27,11 @@ from explorer.probe.ridge import (
     token_errors,
     token_targets,
 )
+from explorer.proxies import proxies_of
 from explorer.reconstruction import Reconstruction
 from explorer.toy.cells import Cell, parse_cell
 
 ERRORS = ("point_error", "depth_error")
-OVERSAMPLE = 3  # odd, so that one pixel of the traced geometry is centred where its token is
 Values = dict[str, list[float | None]]
 Note = Callable[[str], None]
 
@@ -178,7 +178,7 @@ class RidgeRun:
     def target(self, cell: Cell, scenes: dict[View, Scene]) -> TokenMaps:
         """What a cell's tokens should say about a scene."""
         view, grid = self.views[cell.backbone], self.backbones[cell.backbone].card.token_grid
-        return token_targets(scenes[view].exact[_oversampled(grid)], view.slot_frames, grid)
+        return token_targets(scenes[view].exact[oversampled(grid)], view.slot_frames, grid)
 
     def features(self, scenes: dict[View, Scene], *, seed: int) -> dict[Cell, Features]:
         """Features of all cells: one pass of each backbone for each noise level."""
@@ -227,7 +227,7 @@ class RidgeRun:
             view.frames,
             view.slot_frames,
             size=view.size,
-            maps=[_oversampled(grid) for grid in grids],
+            maps=[oversampled(grid) for grid in grids],
             device=self.device,
         )
 
@@ -261,14 +261,7 @@ def parse_cells(text: str) -> list[Cell]:
     return list(dict.fromkeys(cells))
 
 
-def _oversampled(grid: tuple[int, int]) -> tuple[int, int]:
-    return grid[0] * OVERSAMPLE, grid[1] * OVERSAMPLE
-
-
 def _proxies(features: Features, exact: Reconstruction, view: View) -> dict[str, float | None]:
-    # Imported here: the robust estimator is OpenCV's, which a bare GPU machine lacks.
-    from explorer.proxies import proxies_of
-
     found = proxies_of(features, exact, size=view.size)
     return {name: None if value is None else float(value) for name, value in found.items()}
 

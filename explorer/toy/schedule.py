@@ -9,10 +9,14 @@ from explorer.toy.parallel import Worker, same_everywhere
 
 
 class Clock:
-    """Warm-up by steps, cosine decay by the fraction of the time budget used.
+    """Warm-up by steps, then the peak, then a cosine to the floor in the last `decay` of the run.
 
-    Warm-up also re-warms Adam after a resume, whose moments are not stored. With `steps` the run
-    ends after that many if the time has not ended it before, so that two runs can be equally long.
+    How far a run is follows from the fraction of the time budget used. A run that another one goes
+    on from keeps the peak (`decay` 0): what a decay brings is lost when the next run warms up
+    again, and a run whose rate falls only at its end is as good as one whose rate falls all along
+    (Hägele et al. 2024). Warm-up also re-warms Adam after a resume, whose moments are not stored.
+    With `steps` the run ends after that many if the time has not ended it before, so that two runs
+    can be equally long.
     """
 
     def __init__(
@@ -24,11 +28,12 @@ class Clock:
         warmup: int,
         worker: Worker,
         steps: int | None = None,
+        decay: float = 1.0,
     ) -> None:
         self._start = time.monotonic()
         self._steps, self._spent = steps, 0.0
         self._seconds, self._peak, self._floor, self._warmup = seconds, peak, floor, warmup
-        self._worker = worker
+        self._worker, self._decay = worker, decay
         self.step = 0
         self.progress = 0.0
 
@@ -41,8 +46,12 @@ class Clock:
         """The learning rate of the coming step."""
         if self.step < self._warmup:
             return self._peak * (self.step + 1) / self._warmup
-        decay = 0.5 * (1 + math.cos(math.pi * min(self.progress, 1.0)))
-        return self._floor + (self._peak - self._floor) * decay
+        into = min(self.progress, 1.0) - (1.0 - self._decay)
+        if into <= 0:
+            return self._peak
+        fallen = into / self._decay
+        share = 0.5 * (1 + math.cos(math.pi * fallen))
+        return self._floor + (self._peak - self._floor) * share
 
     def advance(self) -> bool:
         """Count a step; False once the time is used up, for all peers at the same step."""

@@ -6,6 +6,7 @@ r"""Turn finished runs into shipped assets: models in diffusers' layout, probes 
 `--transformer` takes the runs of several models; those of variants of toy-wan are shipped without
 the VAE, which they share with the toy-wan that is in the folder by then. Weights are rounded to
 float16, which is how they are stored; probes are bound to the hashes of the files written here.
+`--probes` takes all runs that together are the grid; they must be of equal steps on the same clips.
 """
 
 from __future__ import annotations
@@ -23,12 +24,9 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from safetensors.torch import save
 from torch import nn
 
-from explorer.backbones import registry
 from explorer.backbones._files import files_hash
 from explorer.nets.vggt import VGGT, VGGTConfig
 from explorer.nets.vjepa import VideoViT, VideoViTConfig
-from explorer.probe.checkpoint import save_probe
-from explorer.probe.model import Probe, ProbeConfig
 from explorer.toy.config import (
     FLOW_SHIFT,
     HEIGHT,
@@ -42,13 +40,18 @@ from explorer.toy.config import (
 from explorer.toy.jepa import TARGET
 from explorer.toy.latents import fingerprint, load_vae
 from explorer.toy.model_card import model_card, network_card, variant_card
-from explorer.toy.shards import load_checkpoint, load_shards
+from explorer.toy.probe_models import model_of
+from explorer.toy.shards import load_checkpoint
+from explorer.toy.ship_probes import ship_probes
 
 
-def ship_model(vae_run: Path, transformer_run: Path, folder: Path) -> None:
+def ship_model(
+    vae_run: Path, transformer_run: Path, folder: Path, *, samples: Path | None = None
+) -> None:
     """Write vae/, transformer/, scheduler/ and card.json of `toy-wan`.
 
-    They are written beside the folder and then take its place together.
+    They are written beside the folder and then take its place together; with them the contact sheet
+    of a run of `explorer.toy.sample`.
     """
     vae: AutoencoderKLWan = load_vae(vae_run, "cpu")
     _, vae_card = load_checkpoint(vae_run, "vae")
@@ -72,6 +75,8 @@ def ship_model(vae_run: Path, transformer_run: Path, folder: Path) -> None:
             name: without_shards(run) for name, run in (("vae", vae_card), ("transformer", card))
         },
     }
+    if samples is not None:
+        facts["samples"] = json.loads((samples / "samples.json").read_text())
     fresh = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     vae.half().save_pretrained(fresh / "vae")
@@ -79,6 +84,8 @@ def ship_model(vae_run: Path, transformer_run: Path, folder: Path) -> None:
     scheduler.save_pretrained(fresh / "scheduler")
     (fresh / "card.json").write_text(json.dumps(facts, indent=1) + "\n")
     (fresh / "README.md").write_text(model_card(facts))
+    if samples is not None:
+        shutil.copyfile(samples / "samples.png", fresh / "samples.png")
     take_place(fresh, folder)
 
 
@@ -232,44 +239,6 @@ def take_place(fresh: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def ship_probes(run: Path, folder: Path) -> list[str]:
-    """Write every probe of a run under `folder`, bound to the shipped backbones; their names."""
-    written = []
-    processes = int(json.loads((run / "probes0.json").read_text())["processes"])
-    for rank in range(processes):
-        tensors, card = load_shards(run, f"probes{rank}")
-        if not card["finished"]:
-            raise ValueError(f"{run} holds an unfinished run: resume it with train_probes first")
-        for name, cell in card["cells"].items():
-            probe = Probe(ProbeConfig.from_dict(cell["config"]))
-            prefix = f"{name}/"
-            state = {
-                key.removeprefix(prefix): value.float()
-                for key, value in tensors.items()
-                if key.startswith(prefix)
-            }
-            probe.load_state_dict(state)
-            save_probe(
-                probe,
-                folder,
-                backbone=cell["backbone"],
-                backbone_hash=registry.hashes(cell["backbone"]).weights,
-                layer=cell["layer"],
-                sigma=cell["sigma"],
-                data={**card["data"], "batch": card["batch"], "seed": card["seed"]},
-                steps=card["steps"],
-                seconds=card["seconds"],
-                metrics=cell["metrics"],
-            )
-            written.append(name)
-    return written
-
-
-def model_of(run: Path) -> str:
-    """The name in the card of a transformer's run; the first had none."""
-    return str(load_checkpoint(run, "transformer")[1].get("model", "toy-wan"))
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -277,7 +246,12 @@ def main() -> None:
     parser.add_argument("--transformer", type=Path, nargs="+", default=[])
     parser.add_argument("--vggt", type=Path)
     parser.add_argument("--jepa", type=Path)
-    parser.add_argument("--probes", type=Path)
+    parser.add_argument("--samples", type=Path, help="run of explorer.toy.sample of toy-wan")
+    parser.add_argument("--probes", type=Path, nargs="+", default=[], help="runs of train_probes")
+    parser.add_argument("--int8", action="store_true", help="store the probes in eight bits")
+    parser.add_argument(
+        "--best", type=int, metavar="N", help="of other models than toy-wan only the best N cells"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the assets folder")
     arguments = parser.parse_args()
     os.environ["EMERGE3D_ASSETS"] = str(arguments.out.resolve())
@@ -287,7 +261,8 @@ def main() -> None:
     if "toy-wan" in runs:  # first: the others are held against its VAE
         if arguments.vae is None:
             parser.error("toy-wan is shipped with its VAE: give --vae")
-        ship_model(arguments.vae, runs.pop("toy-wan"), models / "toy-wan")
+        run = runs.pop("toy-wan")
+        ship_model(arguments.vae, run, models / "toy-wan", samples=arguments.samples)
     for run in runs.values():
         ship_variant(run, models)
     if arguments.vggt:
@@ -297,7 +272,12 @@ def main() -> None:
     if arguments.probes:
         fresh = arguments.out / ".probes.new"
         shutil.rmtree(fresh, ignore_errors=True)
-        ship_probes(arguments.probes, fresh)
+        ship_probes(
+            arguments.probes,
+            fresh,
+            storage="int8" if arguments.int8 else "float16",
+            best=arguments.best,
+        )
         take_place(fresh, arguments.out / "probes")
 
 

@@ -110,14 +110,12 @@ def main() -> None:
         arguments,
         worker,
         began=began,
-        facts={
-            "model": "toy-jepa",
-            "config": JEPA_CONFIG,
-            "data": f"procedural world, train seeds from {arguments.first_seed}, {FRAMES} frames: "
-            f"{sum(counts[1::2])} clips at {SMALL_HEIGHT}x{SMALL_WIDTH}, "
-            f"{sum(counts[::2])} at {HEIGHT}x{WIDTH}",
+        facts={"model": "toy-jepa", "config": JEPA_CONFIG},
+        clip=f"{FRAMES} frames",
+        spans=lambda: {
+            f"{HEIGHT}x{WIDTH}": spans_of(starts[::2], counts[::2]),
+            f"{SMALL_HEIGHT}x{SMALL_WIDTH}": spans_of(starts[1::2], counts[1::2]),
         },
-        spans=spans_of(starts, counts),
         earlier=earlier,
     )
 

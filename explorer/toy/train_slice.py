@@ -27,6 +27,10 @@ def add_options(parser: argparse.ArgumentParser, *, rate: float, first_seed: int
     parser.add_argument("--seconds", type=float, default=500.0, help="in all, the pool included")
     parser.add_argument("--steps", type=int, help="of this slice at most; else time alone ends it")
     parser.add_argument("--rate", type=float, default=rate)
+    parser.add_argument(
+        "--decay", type=float, default=1.0,
+        help="last share of the slice in which the rate falls; 0 where another slice follows",
+    )  # fmt: skip
     parser.add_argument("--first-seed", type=int, default=first_seed)
     parser.add_argument("--held-out", type=int, default=64, help="validation clips")
     parser.add_argument("--render-batch", type=int, default=16)
@@ -34,9 +38,24 @@ def add_options(parser: argparse.ArgumentParser, *, rate: float, first_seed: int
     parser.add_argument("--resume", type=Path)
 
 
+Spans = dict[str, list[list[int]]]
+"""[first, number] of consecutive positions in the training range, by the size of their clips."""
+
+
 def spans_of(starts: list[int], counts: list[int]) -> list[list[int]]:
     """[first, number] of consecutive positions in the training range, without empty ones."""
     return [[start, count] for start, count in zip(starts, counts, strict=True) if count]
+
+
+def distinct_of_sizes(slices: list[dict[str, Any]]) -> dict[str, int] | None:
+    """`distinct_clips` of each size; None where a slice does not say."""
+    if any("sizes" not in record for record in slices):
+        return None
+    found = {}
+    for size in sorted({size for record in slices for size in record["sizes"]}):
+        of_size = [{**record, "spans": record["sizes"].get(size, [])} for record in slices]
+        found[size] = distinct_clips(of_size) or 0
+    return found
 
 
 def distinct_clips(slices: list[dict[str, Any]]) -> int | None:
@@ -65,8 +84,9 @@ class Training:
         arguments: of the options of `add_options`.
         worker: this process.
         began: `time.monotonic()` at the start of the run.
-        facts: what the card says besides; made anew for each checkpoint.
-        spans: `spans_of` all processes' clips.
+        facts: what the card says besides.
+        clip: what is seen of a clip, for the description of the data.
+        spans: all processes' clips up to now.
         earlier: card of the run that is resumed.
         reserve: seconds kept for what comes after training.
         warmup: steps.
@@ -81,14 +101,15 @@ class Training:
         *,
         began: float,
         facts: dict[str, Any],
-        spans: list[list[int]],
+        clip: str,
+        spans: Callable[[], Spans],
         earlier: dict[str, Any] | None = None,
         reserve: float = 15.0,
         warmup: int = 300,
     ) -> None:
         self.model, self.name, self.worker = model, name, worker
         self._out: Path = arguments.out
-        self._facts, self._spans = facts, spans
+        self._facts, self._clip, self._spans = facts, clip, spans
         self._first_seed = int(arguments.first_seed)
         before = earlier or {}
         self._history: list[dict[str, Any]] = [*before.get("history", [])]
@@ -115,6 +136,7 @@ class Training:
             warmup=warmup,
             worker=worker,
             steps=arguments.steps,
+            decay=arguments.decay,
         )
 
     def run(
@@ -161,10 +183,12 @@ class Training:
 
     def card(self, results: dict[str, Any]) -> dict[str, Any]:
         """The run so far, and what was measured after it."""
+        sizes = self._spans()
         now = {
             "world": WORLD_VERSION,
             "first_seed": self._first_seed,
-            "spans": self._spans,
+            "spans": [span for spans in sizes.values() for span in spans],
+            "sizes": sizes,
             "steps": self.clock.step,
             "samples": self._samples,
             "train_seconds": round(self._spent or self.clock.elapsed, 1),
@@ -174,8 +198,10 @@ class Training:
         every = [*self._slices, now]
         return {
             **self._facts,
+            "data": self._data(every),
             "world": WORLD_VERSION,
             "distinct_clips": distinct_clips(every),
+            "distinct_clips_of_sizes": distinct_of_sizes(every),
             "steps": self._done + self.clock.step,
             "clips": sum(int(part.get("samples", part.get("clips", 0))) for part in every),
             "train_seconds": round(sum(part["train_seconds"] for part in every), 1),
@@ -185,6 +211,12 @@ class Training:
             "history": self._history,
             **results,
         }
+
+    def _data(self, slices: list[dict[str, Any]]) -> str:
+        of_sizes = distinct_of_sizes(slices) or distinct_of_sizes(slices[-1:]) or {}
+        counts = ", ".join(f"{count} clips at {size}" for size, count in of_sizes.items())
+        seeds = ", ".join(str(part["first_seed"]) for part in slices if "first_seed" in part)
+        return f"procedural world, train seeds from {seeds}, {self._clip}: {counts}"
 
     def save(self, results: dict[str, Any]) -> None:
         """Write a checkpoint: the averaged weights and the card."""

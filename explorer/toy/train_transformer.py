@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers import WanTransformer3DModel
 from torch import Tensor
 
 from explorer.data.world.splits import split_seeds
@@ -26,18 +25,17 @@ from explorer.toy.config import (
     FRAMES,
     HEIGHT,
     SMALL_HEIGHT,
-    SMALL_WIDTH,
     TEXT_DIM,
     VARIANTS,
     WIDTH,
     Variant,
 )
+from explorer.toy.latent_pools import Pools
 from explorer.toy.latents import fingerprint, latent_pool, load_vae, one_frame
 from explorer.toy.pool import Renderer
 from explorer.toy.shards import load_checkpoint
-from explorer.toy.train_slice import Losses, Training, add_options, spans_of
+from explorer.toy.train_slice import Losses, Training, add_options
 
-LARGE_CLIPS = 0.25  # of --clips, rendered at 144x256
 SLOTS = 1 + (FRAMES - 1) // 4
 
 
@@ -76,76 +74,6 @@ def validation_losses(
     return losses
 
 
-@dataclass(frozen=True)
-class Pools:
-    """Latents of one process, and the positions in the training range that all processes' are of.
-
-    Attributes:
-        small, large: (N, 8, S, h, w) at 96x160 and 144x256.
-        spans: see `spans_of`.
-        counts: clips of all processes, small and large.
-    """
-
-    small: Tensor
-    large: Tensor
-    spans: list[list[int]]
-    counts: tuple[int, int]
-
-
-def split_clips(clips: int, worker: parallel.Worker) -> tuple[int, int]:
-    """How many of `clips` different clips this process renders small and large: all together
-    exactly `clips`, the same ones for fewer as the first of more.
-
-    Raises:
-        ValueError: a process would have none of a size.
-    """
-    large = max(round(clips * LARGE_CLIPS), worker.count)
-    small = clips - large
-    if small < worker.count:
-        raise ValueError(f"{clips} clips are too few for {worker.count} processes")
-
-    def mine(count: int) -> int:
-        return count // worker.count + (worker.rank < count % worker.count)
-
-    return mine(small), mine(large)
-
-
-def make_pools(
-    arguments: argparse.Namespace,
-    renderer: Renderer,
-    vae: AutoencoderKLWan,
-    variant: Variant,
-    worker: parallel.Worker,
-) -> Pools:
-    """Render and encode: exactly `--clips` clips, or as many as `--pool-seconds` allow."""
-    limits, share = (arguments.pool, arguments.pool), None
-    if arguments.clips:
-        limits = split_clips(arguments.clips, worker)
-        if max(limits) > arguments.pool:
-            raise ValueError(f"--pool {arguments.pool} is less than this process's {limits}")
-    else:
-        share = arguments.pool_seconds * max(0.4, arguments.large_share)
-    first = arguments.first_seed + worker.rank * 2 * arguments.pool
-    frames = one_frame if variant.frames_alone else None
-    # Single frames take a seventeenth of the memory, and larger batches render faster.
-    batch = arguments.render_batch * (8 if variant.frames_alone else 1)
-    large = latent_pool(
-        renderer, vae, split_seeds("train", limits[1], start=first),
-        batch=batch, height=HEIGHT, width=WIDTH, seconds=share, frames=frames,
-    )  # fmt: skip
-    small = latent_pool(
-        renderer, vae, split_seeds("train", limits[0], start=first + arguments.pool),
-        batch=batch, height=SMALL_HEIGHT, width=SMALL_WIDTH,
-        seconds=None if share is None else arguments.pool_seconds - share, frames=frames,
-    )  # fmt: skip
-    mine = torch.tensor([len(large), len(small)], device=worker.device)
-    counts = parallel.gather_first(mine, worker).tolist()
-    starts = [arguments.first_seed + k * arguments.pool for k in range(2 * worker.count)]
-    return Pools(
-        small, large, spans_of(starts, counts), (int(sum(counts[1::2])), int(sum(counts[::2])))
-    )
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -153,13 +81,25 @@ def main() -> None:
     parser.add_argument("--model", choices=list(VARIANTS), default="toy-wan")
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--clips", type=int, help="exactly so many different clips, in all")
-    parser.add_argument("--pool-seconds", type=float, default=60.0, help="without --clips")
-    parser.add_argument("--large-share", type=float, default=0.35, help="of the training time")
+    parser.add_argument(
+        "--pool-seconds", type=float, default=60.0,
+        help="without --clips, both sizes; after the first batch of each, which compiles",
+    )  # fmt: skip
+    parser.add_argument(
+        "--large-share", type=float, default=0.35,
+        help="of the training time at 144x256; at 1 no other clips are rendered",
+    )  # fmt: skip
     parser.add_argument("--pool", type=int, default=65536, help="most clips a process and size")
+    parser.add_argument(
+        "--fresh", type=float, default=0.0,
+        help="clips of the pool that make room for new ones, for each clip trained on",
+    )  # fmt: skip
     parser.add_argument("--batch", type=int, default=128, help="a process, at 96x160")
     parser.add_argument("--large-batch", type=int, default=48, help="a process, at 144x256")
     arguments = parser.parse_args()
     variant = VARIANTS[arguments.model]
+    if arguments.clips and arguments.fresh:
+        parser.error("--clips are exactly so many; --fresh adds others: give one of the two")
     if variant.share < 1.0 and not arguments.clips:
         parser.error(f"{variant.name} needs --clips: {variant.share:g} of the full run's clips")
 
@@ -178,53 +118,56 @@ def main() -> None:
         check_resumed(earlier, variant, of_vae)
         model.load_state_dict(tensors)
     renderer = Renderer(worker.device, workers=8 if on_gpu else 0)
-    pools = make_pools(arguments, renderer, vae, variant, worker)
+    pools = Pools(arguments, renderer, vae, variant, worker)
     held_out = latent_pool(
         renderer, vae, split_seeds("validation", arguments.held_out),
         batch=arguments.render_batch, height=HEIGHT, width=WIDTH,
         frames=one_frame if variant.frames_alone else None,
     )  # fmt: skip
-    renderer.close()
-    small, large = pools.counts
+    if not arguments.fresh:
+        renderer.close()
     if worker.leads:
-        spent = time.monotonic() - began
-        print(f"pool {small} small, {large} large in all in {spent:.0f} s", flush=True)
+        print(f"pool {pools.spans()} in {time.monotonic() - began:.0f} s", flush=True)
     if on_gpu:
         model.compile_repeated_blocks(fullgraph=True)
-    per_clip = "single frames" if variant.frames_alone else f"{FRAMES} frames"
     training = Training(
         model,
         "transformer",
         arguments,
         worker,
         began=began,
-        facts={
-            "model": variant.name,
-            "config": variant.config,
-            "vae": of_vae,
-            "data": f"procedural world, train seeds from {arguments.first_seed}, {per_clip}: "
-            f"{small} clips at {SMALL_HEIGHT}x{SMALL_WIDTH}, {large} at {HEIGHT}x{WIDTH}",
-        },
+        facts={"model": variant.name, "config": variant.config, "vae": of_vae},
+        clip="single frames" if variant.frames_alone else f"{FRAMES} frames",
         spans=pools.spans,
         earlier=earlier,
     )
     generator = torch.Generator(device=worker.device).manual_seed(7919 * worker.rank + 17)
 
-    def step(progress: float) -> tuple[Losses, int, dict[str, Any]]:
+    def drawn(progress: float) -> tuple[bool, int]:
+        """Whether a step is at full size, and how many clips or frames it sees."""
         at_large = progress >= 1.0 - arguments.large_share
-        pool = pools.large if at_large else pools.small
         batch = arguments.large_batch if at_large else arguments.batch
-        batch *= SLOTS if variant.frames_alone else 1  # as many tokens as in clips
+        return at_large, batch * (SLOTS if variant.frames_alone else 1)  # as many tokens as clips
+
+    def step(progress: float) -> tuple[Losses, int, dict[str, Any]]:
+        at_large, batch = drawn(progress)
+        pool = pools.pick(large=at_large)
         index = torch.randint(len(pool), (batch,), generator=generator, device=worker.device)
-        latents = pool[index].float()
+        latents = pool.latents[index].float()
         sigma = sample_sigma(batch, generator, worker.device)
         noise = torch.randn(latents.shape, generator=generator, device=worker.device)
         loss = flow_loss(model, latents, sigma, noise, autocast=on_gpu).mean()
         return {"loss": loss}, batch, {"height": HEIGHT if at_large else SMALL_HEIGHT}
 
-    training.run(step)
+    def renew(progress: float) -> None:
+        at_large, batch = drawn(progress)
+        pools.renew(large=at_large, clips=arguments.fresh * batch)
+
+    training.run(step, after=renew)
+    renderer.close()
     if worker.leads:
-        training.finish({"validation": validation_losses(model, held_out, autocast=on_gpu)})
+        losses = validation_losses(model, held_out, autocast=on_gpu)
+        training.finish({"validation": losses, "fresh_seconds": round(pools.seconds, 1)})
     parallel.leave(worker)
 
 

@@ -133,10 +133,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=520.0, help="in all, the pool included")
+    parser.add_argument("--steps", type=int, help="of this slice at most; else time alone ends it")
     parser.add_argument("--pool", type=int, default=4096, help="clips a process and a size")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=16, help="a process")
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument(
+        "--decay",
+        type=float,
+        default=1.0,
+        help="last share of the slice in which the rate falls; 0 where another slice follows",
+    )
     parser.add_argument("--render-batch", type=int, default=16)
     parser.add_argument("--held-out", type=int, default=64, help="validation clips for the PSNR")
     parser.add_argument("--resume", type=Path)
@@ -217,7 +224,15 @@ def main() -> None:
     step = graphed(train_on, example, parameters, enabled=arguments.graph and on_gpu)
     step(*example)  # compiles before the clock starts
     left = max(arguments.seconds - (time.monotonic() - began) - 20.0, 5.0)  # 20 s for the end
-    clock = Clock(left, peak=arguments.rate, floor=1e-5, warmup=200, worker=worker)
+    clock = Clock(
+        left,
+        peak=arguments.rate,
+        floor=1e-5,
+        warmup=200,
+        worker=worker,
+        steps=arguments.steps,
+        decay=arguments.decay,
+    )
     if worker.leads:
         print(f"training starts after {time.monotonic() - began:.0f} s", flush=True)
 

@@ -3,9 +3,8 @@
     torchrun --nproc_per_node=2 -m explorer.toy.train_vggt --out runs/vggt --compile
 
 The network is `explorer.nets.vggt.VGGT`; the losses are those of the probes (points, depth, camera,
-confidence), the camera's weighing more, as in VGGT (Wang et al. 2025). Most steps see the five
-frames that stand for toy-wan's slots, some a random 2 to 5 of them in random order; EMA weights;
-resumes.
+confidence) in the same sum. Most steps see the five frames that stand for toy-wan's slots, some a
+random 2 to 5 of them in random order; EMA weights; resumes.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ from explorer.toy.shards import load_checkpoint
 from explorer.toy.train_slice import Losses, Training, add_options, spans_of
 
 NAMES = ("loss", "points", "depth", "camera")
-CAMERA_WEIGHT = 5.0
 FEWEST = 2
 
 
@@ -43,8 +41,7 @@ def losses_of(model: VGGT, frames: Tensor, *targets: Tensor, autocast: bool) -> 
     ):
         output = model.geometry(model.trunk(to_images(frames)), grid, VGGT_MAPS)
     found = probe_loss(output, Targets(*targets))
-    total = found["total"] + (CAMERA_WEIGHT - 1.0) * found["camera"]
-    return torch.stack([total, found["points"], found["depth"], found["camera"]])
+    return torch.stack([found[name] for name in ("total", "points", "depth", "camera")])
 
 
 def draw_slots(generator: torch.Generator, share: float) -> list[int] | None:
@@ -121,13 +118,9 @@ def main() -> None:
         arguments,
         worker,
         began=began,
-        facts={
-            "model": "toy-vggt",
-            "config": VGGT_CONFIG,
-            "data": f"procedural world, train seeds from {arguments.first_seed}: "
-            f"{len(SLOT_FRAMES)} frames of {HEIGHT}x{WIDTH} of {sum(counts)} clips",
-        },
-        spans=spans_of(starts, counts),
+        facts={"model": "toy-vggt", "config": VGGT_CONFIG},
+        clip=f"{len(SLOT_FRAMES)} frames",
+        spans=lambda: {f"{HEIGHT}x{WIDTH}": spans_of(starts, counts)},
         earlier=earlier,
     )
     generator = torch.Generator().manual_seed(7919 * worker.rank + arguments.first_seed)

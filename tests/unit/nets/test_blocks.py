@@ -77,6 +77,23 @@ def test_resizing_keeps_the_corners() -> None:
     assert resize(x, (3, 4)) is x
 
 
+@pytest.mark.parametrize("shape", [(18, 32, 36, 64), (5, 7, 11, 23), (4, 6, 2, 1), (1, 1, 3, 5)])
+def test_a_compiled_resize_is_two_products_with_the_same_numbers_and_gradients(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, *shape[:2], requires_grad=True)
+    upstream = torch.randn(2, 3, *shape[2:])
+    expected = resize(x, shape[2:])
+    (gradient,) = torch.autograd.grad(expected, x, upstream)
+    monkeypatch.setattr(torch.nn.functional, "interpolate", None)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    found = resize(x, shape[2:])
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    (again,) = torch.autograd.grad(found, x, upstream)
+    torch.testing.assert_close(again, gradient, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("factors", [(4.0, 2.0, 1.0, 0.5), (2.0, 1.0, 1.0, 0.5)])
 def test_the_dense_head_gives_the_asked_size_for_any_grid(factors: tuple[float, ...]) -> None:
     head = DPTHead(8, 3, dim=8, stages=(4, 4, 8, 8), hidden=4, factors=factors)

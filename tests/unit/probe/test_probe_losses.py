@@ -170,12 +170,22 @@ def test_the_total_is_the_sum_of_its_parts_and_every_parameter_is_trained() -> N
     size = (6, 8)
     targets = normalize_targets(depth, pose, lens, valid)
     losses = probe_loss(probe(torch.randn(2, 3, 3, 4, 8), size=size), targets)
-    parts = losses["points"] + losses["depth"] + losses["camera"] + 0.1 * losses["confidence"]
+    parts = losses["points"] + losses["depth"] + 5 * losses["camera"] + 0.1 * losses["confidence"]
     torch.testing.assert_close(losses["total"], parts)
     losses["total"].backward()
     for name, parameter in probe.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_the_published_sum_has_every_weight_at_one_and_no_confidence() -> None:
+    torch.manual_seed(0)
+    output = Probe(ProbeConfig.compact(8))(torch.randn(2, 3, 3, 4, 8), size=(6, 8))
+    losses = probe_loss(
+        output, normalize_targets(*scene()), camera_weight=1.0, confidence_weight=0.0
+    )
+    parts = losses["points"] + losses["depth"] + losses["camera"]
+    torch.testing.assert_close(losses["total"], parts)
 
 
 def test_a_few_steps_on_one_batch_lower_the_loss_by_half() -> None:

@@ -16,7 +16,7 @@ from explorer.backbones import toy_jepa
 from explorer.backbones._toy_jepa import JepaBackbone, load_jepa, to_boxes
 from explorer.clip import clip_from_frames
 from explorer.nets.vjepa import VideoViT, VideoViTConfig
-from explorer.toy import ship, train_jepa, train_probes
+from explorer.toy import probe_models, ship, train_jepa
 from explorer.toy.cells import Cell
 from explorer.toy.config import JEPA_CONFIG
 from explorer.toy.jepa import Jepa, draw_masks, encode, jepa_losses
@@ -95,7 +95,7 @@ def made_up_images(renderer: Any, seeds: list[int], **options: Any) -> Tensor:
 def test_the_encoder_is_trained_resumed_and_shipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (train_jepa, ship, train_probes):
+    for module in (train_jepa, ship, probe_models):
         monkeypatch.setattr(module, "JEPA_CONFIG", SMALL)
     monkeypatch.setattr(train_jepa, "image_pool", made_up_images)
 
@@ -119,7 +119,7 @@ def test_the_encoder_is_trained_resumed_and_shipped(
     for name, value in shipped.items():
         torch.testing.assert_close(value, tensors[f"target.{name}"], atol=1e-3, rtol=1e-3)
     for source in (folder, tmp_path / "second"):
-        model = train_probes._network("jepa", source).state_dict()
+        model = probe_models._network("jepa", source).state_dict()
         assert model.keys() == shipped.keys()
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,12 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import nn
 
-from explorer.toy import whole
-from explorer.toy.cells import Cell, first_grid, parse_cell
+from explorer.toy import pool, whole
+from explorer.toy.cells import Cell
 from explorer.toy.config import TRANSFORMER_CONFIG, VAE_CONFIG
 from explorer.toy.graphs import eager
 from explorer.toy.parallel import Worker
+from explorer.toy.pool import for_seconds
 from explorer.toy.probe_pool import Sources
 from explorer.toy.schedule import Clock, Every
 from explorer.toy.shards import Average, load_checkpoint, load_shards, save_shards
@@ -170,6 +174,58 @@ def test_the_clock_warms_up_decays_and_ends() -> None:
     assert not over.advance()
 
 
+def test_the_rate_stays_at_its_peak_until_the_last_share_of_a_slice() -> None:
+    def rates(decay: float) -> list[float]:
+        clock = Clock(1e9, peak=1.0, floor=0.0, warmup=0, worker=ALONE, decay=decay)
+        found = []
+        for clock.progress in (0.0, 0.5, 0.75, 0.875, 1.0):
+            found.append(clock.rate())
+        return found
+
+    assert rates(0.25) == pytest.approx([1.0, 1.0, 1.0, 0.5, 0.0])
+    assert rates(0.0) == [1.0] * 5
+    assert rates(1.0) == pytest.approx([1.0, 0.5, 0.1464466, 0.0380602, 0.0])
+
+
+def test_a_pools_seconds_begin_once_its_first_batch_was_used() -> None:
+    now = 0.0
+
+    def batches() -> Iterator[int]:
+        nonlocal now
+        for number in range(9):
+            now += 75.0 if number == 0 else 1.0
+            yield number
+
+    assert list(for_seconds(batches(), 3.0, clock=lambda: now)) == [0, 1, 2, 3, 4]
+    assert list(for_seconds(batches(), None, clock=lambda: now)) == list(range(9))
+    assert list(for_seconds([], 3.0)) == []
+
+
+class Sampler:
+    """Stands for the processes that sample scenes; counts what was asked of them."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[int]] = []
+
+    def submit(self, _: Any, group: list[int], __: Any) -> Future[list[int]]:
+        self.asked.append(group)
+        future: Future[list[int]] = Future()
+        future.set_result(group)
+        return future
+
+
+def test_scenes_are_sampled_only_a_little_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "render", lambda scenes, **_: scenes)
+    renderer = pool.Renderer("cpu", workers=0)
+    sampler: Any = Sampler()
+    monkeypatch.setattr(renderer, "_executor", sampler)
+    monkeypatch.setattr(renderer, "_ahead", 3)
+    found = renderer.batches(itertools.count(), batch=2, height=1, width=1)
+    assert next(found) == [0, 1]
+    assert len(sampler.asked) == 4
+    assert list(renderer.batches(range(5), batch=2, height=1, width=1)) == [[0, 1], [2, 3], [4]]
+
+
 @pytest.mark.parametrize("frames", [1, 5, 9, 17])
 def test_a_whole_clip_gives_what_the_chunks_of_diffusers_give(frames: int) -> None:
     torch.manual_seed(0)
@@ -286,14 +342,6 @@ def test_sampled_noise_levels_stay_in_range_and_reach_both_ends() -> None:
     assert float(sigma.median()) == pytest.approx(0.5, abs=0.03)
 
 
-def test_the_first_grid_holds_the_cells_that_the_laboratory_promises() -> None:
-    cells = first_grid()
-    assert len(cells) == len(set(cells)) == 17
-    assert {c.layer for c in cells if c.backbone == "toy-wan"} == {1, 3, 5, 7}
-    assert {c.sigma for c in cells if c.backbone == "random"} == {0.1, 0.3, 0.5}
-    assert parse_cell("latent:0:0.1") == Cell("latent", 0, 0.1)
-
-
 def test_training_features_are_those_that_extract_gives() -> None:
     """The probes must meet in use what they were trained on."""
     from explorer.backbones import registry
@@ -320,19 +368,3 @@ def test_training_features_are_those_that_extract_gives() -> None:
         expected = backbone.extract(clip, layers=[cell.layer], sigma=cell.sigma, seed=0)
         values = torch.from_numpy(expected[cell.layer].values).float()
         torch.testing.assert_close(found[cell.name][0], values, atol=5e-3, rtol=5e-3)
-
-
-def test_training_imports_nothing_that_a_bare_gpu_machine_lacks() -> None:
-    import subprocess
-    import sys
-
-    names = ["train_vae", "train_transformer", "train_probes", "train_vggt", "train_jepa", "ship"]
-    code = (
-        "import importlib, sys\n"
-        "for absent in ('jaxtyping', 'beartype', 'av', 'roma', 'rerun', 'gradio', 'tyro', 'cv2',"
-        " 'plotly'):\n"
-        "    sys.modules[absent] = None\n"
-        f"for name in {names}:\n"  # in one process: each alone imports torch and diffusers again
-        "    importlib.import_module(f'explorer.toy.{name}')\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

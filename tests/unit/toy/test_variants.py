@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,16 @@ from explorer.backbones._wan_frames import FrameWiseWan
 from explorer.clip import Clip, clip_from_frames
 from explorer.data.world.spec import WORLD_VERSION
 from explorer.errors import BackboneError
-from explorer.toy import config, probe_pool, ship, train_transformer
+from explorer.toy import config, latent_pools, probe_pool, ship, train_transformer
 from explorer.toy.cells import Cell
 from explorer.toy.config import VARIANTS
 from explorer.toy.latents import encode, encode_alone, fingerprint, load_vae, one_frame
 from explorer.toy.parallel import Worker
+from explorer.toy.probe_models import load_models
 from explorer.toy.probe_pool import Needs, Sources
 from explorer.toy.schedule import Clock
 from explorer.toy.shards import load_shards, save_shards
-from explorer.toy.train_probes import load_models
-from explorer.toy.train_slice import distinct_clips, spans_of
+from explorer.toy.train_slice import distinct_clips, distinct_of_sizes, spans_of
 
 SMALL = {"num_attention_heads": 1, "attention_head_dim": 12, "ffn_dim": 24, "num_layers": 2}
 
@@ -46,11 +47,11 @@ def test_the_variants_are_the_promised_shapes() -> None:
 
 @pytest.mark.parametrize("clips", [4, 7, 293])
 def test_exactly_the_asked_clips_are_rendered(clips: int) -> None:
-    parts = [train_transformer.split_clips(clips, Worker(rank, 2, "cpu")) for rank in range(2)]
+    parts = [latent_pools.split_clips(clips, Worker(rank, 2, "cpu")) for rank in range(2)]
     assert sum(map(sum, parts)) == clips
     assert all(min(part) >= 1 for part in parts)
     with pytest.raises(ValueError, match="too few"):
-        train_transformer.split_clips(3, Worker(0, 2, "cpu"))
+        latent_pools.split_clips(3, Worker(0, 2, "cpu"))
 
 
 def test_clips_seen_twice_count_once_unless_the_world_has_changed() -> None:
@@ -61,6 +62,13 @@ def test_clips_seen_twice_count_once_unless_the_world_has_changed() -> None:
     assert distinct_clips([first, again]) == 35
     assert distinct_clips([first, {**again, "world": 3}]) == 45
     assert distinct_clips([first, {"world": 1, "steps": 3}]) is None
+
+
+def test_a_card_says_how_many_different_clips_of_each_size_were_used() -> None:
+    first = {"world": 2, "sizes": {"96x160": [[100, 10]], "144x256": [[200, 4]]}}
+    again = {"world": 2, "sizes": {"96x160": [[105, 10], [300, 1]]}}
+    assert distinct_of_sizes([first, again]) == {"144x256": 4, "96x160": 16}
+    assert distinct_of_sizes([first, {"world": 2}]) is None
 
 
 def test_a_run_of_fixed_length_ends_after_its_steps() -> None:
@@ -80,8 +88,17 @@ def made_up_latents(renderer: Any, vae: Any, seeds: list[int], **options: Any) -
     return torch.randn(len(seeds), 8, slots, 4, 6, generator=torch.Generator().manual_seed(0))
 
 
+def made_up_batches(
+    renderer: Any, vae: Any, seeds: list[int], *, batch: int, **_: Any
+) -> Iterator[Tensor]:
+    for start in range(0, len(seeds), batch):
+        yield torch.full((batch, 8, 2, 4, 6), float(start + 1))
+
+
 def run(out: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> dict[str, Any]:
-    monkeypatch.setattr(train_transformer, "latent_pool", made_up_latents)
+    for module in (latent_pools, train_transformer):
+        monkeypatch.setattr(module, "latent_pool", made_up_latents)
+    monkeypatch.setattr(latent_pools, "latent_batches", made_up_batches)
     vae = str(assets_root() / "models" / "toy-wan")
     words = ["--vae", vae, "--out", str(out), "--seconds", "99", "--steps", "3", "--pool", "16"]
     words += ["--held-out", "2", "--batch", "2", "--large-batch", "2", *more]
@@ -133,6 +150,44 @@ def test_a_variant_is_trained_resumed_and_shipped_without_a_second_vae(
     save_shards(tensors, tmp_path / "second", "transformer", {**card, "vae": "another"})
     with pytest.raises(ValueError, match="another"):
         ship.ship_variant(tmp_path / "second", models)
+
+
+@pytest.mark.usefixtures("small_variants")
+def test_fresh_clips_take_the_place_of_the_oldest_and_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = run(tmp_path, monkeypatch, "--fresh", "0.5", "--render-batch", "2")
+    # Three steps owe three clips: 2 at 96x160 come at the first, 2 at 144x256 at the last.
+    assert sum(card["distinct_clips_of_sizes"].values()) == card["distinct_clips"] == 2 * 16 + 4
+    assert card["fresh_seconds"] >= 0
+    again = run(tmp_path / "again", monkeypatch, "--fresh", "0.5", "--render-batch", "2")
+    assert load_shards(tmp_path, "transformer")[1]["shards"] == again["shards"]
+    with pytest.raises(SystemExit):
+        run(tmp_path, monkeypatch, "--fresh", "0.5", "--clips", "8")
+
+
+def test_a_pool_renews_as_many_clips_as_are_owed_oldest_first() -> None:
+    fresh = iter([torch.full((2, 1), float(k)) for k in (1, 2, 3)])
+    pool = latent_pools.LatentPool(torch.zeros(3, 1), 0, 100, fresh)
+    assert not pool.owes(0.75)
+    assert pool.owes(0.5)
+    pool.renew()
+    assert pool.latents.flatten().tolist() == [1, 1, 0]
+    assert not pool.owes(0.5)
+    assert pool.owes(1.5)
+    pool.renew()
+    assert pool.latents.flatten().tolist() == [2, 1, 2]
+    assert pool.renewed == 4
+
+
+@pytest.mark.usefixtures("small_variants")
+@pytest.mark.parametrize(("share", "sizes"), [("1", ["144x256"]), ("0", ["96x160"])])
+def test_a_slice_at_one_size_renders_no_clip_of_the_other(
+    share: str, sizes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = run(tmp_path, monkeypatch, "--large-share", share)
+    assert list(card["distinct_clips_of_sizes"]) == sizes
+    assert f"17 frames: 16 clips at {sizes[0]}" in card["data"]
 
 
 @pytest.mark.usefixtures("small_variants")

@@ -1,0 +1,87 @@
+"""Turn runs of `train_probes` into shipped probes with their cards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from explorer.backbones import registry
+from explorer.probe.checkpoint import Storage, save_probe
+from explorer.probe.model import Probe, ProbeConfig
+from explorer.toy.cells import best_cells, read_cards
+from explorer.toy.equal import check_equal
+from explorer.toy.shards import load_shards
+
+
+def ship_probes(
+    runs: Sequence[Path], folder: Path, *, storage: Storage = "float16", best: int | None = None
+) -> list[str]:
+    """Write the probes of runs under `folder`, bound to the shipped backbones; their names.
+
+    Args:
+        runs: together all cells; those of other seeds than 0 repeat some of them.
+        folder: with one folder for each backbone.
+        storage: of the weights.
+        best: of every backbone but toy-wan only so many cells, those best on validation.
+
+    Raises:
+        ValueError: a run is unfinished, its cells were trained for other steps or on other clips
+            than those of another, or a cell comes twice with one seed.
+    """
+    cards = read_cards(runs)
+    check_equal(cards)
+    first = [card for card in cards if not card["seed"]]
+    kept = None if best is None else {cell.name for cell in best_cells(first, best)}
+    written: list[str] = []
+    for run in runs:
+        processes = int(json.loads((run / "probes0.json").read_text())["processes"])
+        for rank in range(processes):
+            if not (run / f"probes{rank}.json").is_file():
+                continue  # there were fewer cells than processes
+            tensors, card = load_shards(run, f"probes{rank}")
+            if not card["finished"]:
+                raise ValueError(
+                    f"{run} holds an unfinished run: resume it with train_probes first"
+                )
+            for name, cell in card["cells"].items():
+                if kept is not None and cell["backbone"] != "toy-wan" and name not in kept:
+                    continue
+                label = f"{name} seed {card['seed']}" if card["seed"] else name
+                if label in written:
+                    raise ValueError(f"{label} is in {run} and in a run before it: leave one out")
+                _write(name, cell, card, tensors, folder, storage)
+                written.append(label)
+    return written
+
+
+def _write(
+    name: str,
+    cell: dict[str, Any],
+    card: dict[str, Any],
+    tensors: dict[str, Any],
+    folder: Path,
+    storage: Storage,
+) -> None:
+    probe = Probe(ProbeConfig.from_dict(cell["config"]))
+    prefix = f"{name}/"
+    probe.load_state_dict(
+        {k.removeprefix(prefix): v.float() for k, v in tensors.items() if k.startswith(prefix)}
+    )
+    names = ("batch", "seed", "rate", "camera_weight")
+    trained: dict[str, Any] = {name: card[name] for name in names if name in card}
+    save_probe(
+        probe,
+        folder,
+        backbone=cell["backbone"],
+        backbone_hash=registry.hashes(cell["backbone"]).weights,
+        layer=cell["layer"],
+        sigma=cell["sigma"],
+        data={**card["data"], **trained},
+        steps=card["steps"],
+        seconds=card["seconds"],
+        metrics=cell["metrics"],
+        storage=storage,
+        seed=card["seed"],
+    )
