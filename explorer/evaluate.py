@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explorer._atomic import begin, discard, replace_file
+from explorer._evaluate_answers import answers, render_answers
+from explorer._evaluate_choice import default_clips, subset
 from explorer._evaluate_table import (
     NOTHING_MOVES,
     best_cell,
@@ -46,7 +48,7 @@ def cell_id(card: ProbeCard) -> str:
 
 
 def parse_cells(text: str) -> list[ProbeCard]:
-    """The probes of cells written as "backbone:layer:sigma,...", or "all".
+    """The probes of cells written as "backbone:layer:sigma,...", or "all", or "subset".
 
     Raises:
         ProbeError: a cell has no probe, or there is none at all; the message lists those that are.
@@ -54,15 +56,17 @@ def parse_cells(text: str) -> list[ProbeCard]:
     cards = list_probes()
     if not cards:
         raise ProbeError(f"there are no probes in {assets_root() / 'probes'}: train some first")
-    if text == "all":
-        return cards
+    if text in ("all", "subset"):
+        return cards if text == "all" else subset(cards)
     chosen = []
     for word in text.split(","):
         try:
             backbone, layer, sigma = word.strip().split(":")
             wanted = (backbone, int(layer), float(sigma))
         except ValueError:
-            raise ProbeError(f"cell {word!r}: write backbone:layer:sigma, or all") from None
+            raise ProbeError(
+                f"cell {word!r}: write backbone:layer:sigma, or all, or subset"
+            ) from None
         found = [card for card in cards if _is(card, *wanted)]
         if not found:
             names = ", ".join(cell_id(card) for card in cards)
@@ -83,6 +87,7 @@ def evaluate(
     device: str = "auto",
     seed: int = 0,
     mean_scenes: int = 256,
+    proxies: bool = False,
     on_clip: Progress | None = None,
 ) -> dict[str, Any]:
     """Compare probes with the exact geometry of the first scenes of the test split.
@@ -93,11 +98,13 @@ def evaluate(
         device: where backbones, probes and the renderer run.
         seed: of the noise, the same for every clip.
         mean_scenes: training scenes in the constant reconstruction.
+        proxies: also compute the training-free proxies of `explorer.proxies`.
         on_clip: called with (clips done, clips, seconds so far) after each.
 
     Returns:
-        JSON-ready: per cell and baseline the means with 95 % bootstrap intervals over clips and
-        the values of every clip; the chosen cells; paired differences between them; notes on what
+        JSON-ready: per cell and baseline the means with 95 % bootstrap intervals over clips (and
+        over the probes of several seeds, where a cell has them) and the values of every clip; the
+        chosen cells; paired differences between them; `explorer._evaluate_answers`; notes on what
         is missing.
 
     Raises:
@@ -118,18 +125,23 @@ def evaluate(
 
     begin = time.perf_counter()
     device = registry.resolve_device(device)
-    evaluation = Evaluation(cards, device=device, seed=seed)
+    evaluation = Evaluation(cards, device=device, seed=seed, proxies=proxies)
     found = evaluation.run(clips=clips, mean_scenes=mean_scenes, on_clip=on_clip)
     baselines = [
         {"id": TRAINING_MEAN, "scenes": mean_scenes, **_both(found.mean)},
         {"id": NOTHING_MOVES, **_both({"correspondence_error_px": found.still})},
     ]
-    cells = [_cell(card, values) for card, values in zip(cards, found.cells, strict=True)]
+    cells = [
+        _cell(card, seeds, ridge, figures)
+        for card, seeds, ridge, figures in zip(
+            cards, found.cells, found.ridges, found.proxies, strict=True
+        )
+    ]
     chosen = choose(cards)
     note = interval_note([each["metrics"] for each in [*cells, *baselines]])
-    values_of = {cell["id"]: cell["per_clip"] for cell in cells}
+    values_of: dict[str, Any] = {cell["id"]: cell["per_seed"] for cell in cells}
     values_of |= {each["id"]: each["per_clip"] for each in baselines}
-    return {
+    result = {
         "suite": "toy",
         "split": SPLIT,
         "world": WORLD_VERSION,
@@ -140,15 +152,30 @@ def evaluate(
         "cells": cells,
         "baselines": baselines,
         "differences": compare_chosen(chosen["cells"], values_of),
-        "notes": [note] if note else [],
+        "notes": [*([note] if note else []), *_other_worlds(cards, WORLD_VERSION)],
         "machine": describe_machine(device),
         "device": device,
         "versions": versions(),
         "seconds": {**found.seconds, "total": round(time.perf_counter() - begin, 2)},
     }
+    return {**result, "answers": answers(result)}
 
 
-def _cell(card: ProbeCard, values: dict[str, list[float | None]]) -> dict[str, Any]:
+def _other_worlds(cards: Sequence[ProbeCard], version: int) -> list[str]:
+    """A note where probes were trained on another version of the world than they are judged on."""
+    found = sorted({int(card.data.get("world_version", 1)) for card in cards} - {version})
+    if not found:
+        return []
+    worlds = ", ".join(map(str, found))
+    return [f"Probes of version {worlds} of the world are judged on scenes of version {version}."]
+
+
+def _cell(
+    card: ProbeCard,
+    seeds: list[dict[str, list[float | None]]],
+    ridge: dict[str, list[float | None]],
+    proxies: dict[str, list[float | None]],
+) -> dict[str, Any]:
     return {
         "id": cell_id(card),
         "backbone": card.backbone,
@@ -159,8 +186,23 @@ def _cell(card: ProbeCard, values: dict[str, list[float | None]]) -> dict[str, A
         "trained": card.trained,
         "steps": card.steps,
         "validation": {k: v for k, v in card.metrics.items() if k.startswith("validation")},
-        **_both(values),
+        "metrics": summarize(seeds),
+        "per_clip": {name: _mean_of([each[name] for each in seeds]) for name in seeds[0]},
+        "per_seed": seeds,
+        "ridge": _both(ridge) if ridge else None,
+        "proxies": _both(proxies) if proxies else None,
     }
+
+
+def _mean_of(seeds: list[list[float | None]]) -> list[float | None]:
+    """The mean over seeds of every clip that all of them have a value of."""
+    if len(seeds) == 1:
+        return seeds[0]
+    means: list[float | None] = []
+    for values in zip(*seeds, strict=True):
+        known = [value for value in values if value is not None]
+        means.append(sum(known) / len(known) if len(known) == len(values) else None)
+    return means
 
 
 def _both(per_clip: dict[str, list[float | None]]) -> dict[str, Any]:
@@ -225,30 +267,40 @@ def check_writable(path: Path) -> None:
 
 def run_command(
     *,
-    clips: int,
-    cells: str,
+    clips: int | None,
+    cells: str | None,
     device: str,
+    proxies: bool,
     out: Path | None,
     as_json: bool,
     show: Callable[[str], None],
     note: Callable[[str], None],
 ) -> None:
-    """What both command lines do: evaluate, write, show."""
-    if clips < 1:
+    """What both command lines do: evaluate, write, show.
+
+    Without `clips` and `cells` a GPU takes all of both and a processor what it can do in minutes.
+    """
+    if clips is not None and clips < 1:
         raise EmergeError(f"{clips} clips: give 1 or more")
-    cards = parse_cells(cells)
+    device = registry.resolve_device(device)
+    clips = clips or default_clips(device)
+    cards = parse_cells(cells or ("subset" if device == "cpu" else "all"))
     if out is not None:
         check_writable(out)
     result = evaluate(
         cards,
         clips=clips,
         device=device,
+        proxies=proxies,
         on_clip=lambda done, of, spent: note(f"{done}/{of} clips, {spent:.0f} s"),
     )
     if out is not None:
         write(out, result)
         note(f"wrote {out}")
-    show(json.dumps(result, allow_nan=False) if as_json else render_table(result))
+    if as_json:
+        show(json.dumps(result, allow_nan=False))
+    else:
+        show(f"{render_table(result)}\n\n{render_answers(result['answers'])}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -256,9 +308,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m explorer.evaluate", description="Evaluate probes on held-out scenes."
     )
-    parser.add_argument("--clips", type=int, default=64)
-    parser.add_argument("--cells", default="all", help="backbone:layer:sigma,... or all")
+    parser.add_argument("--clips", type=int, help="default: 500 on a GPU, 16 on a processor")
+    parser.add_argument(
+        "--cells", help="backbone:layer:sigma,..., or all (default on a GPU), or subset"
+    )
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--proxies", action="store_true", help="also the training-free proxies")
     parser.add_argument("--out", type=Path, help="JSON file of the result")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(argv)
@@ -267,6 +322,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             clips=options.clips,
             cells=options.cells,
             device=options.device,
+            proxies=options.proxies,
             out=options.out,
             as_json=options.json,
             show=print,

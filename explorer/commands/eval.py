@@ -14,12 +14,15 @@ class Eval:
 
     suite: Literal["toy"] = "toy"
     """Which scenes: toy renders the test split of the procedural world."""
-    clips: int = 64
-    """How many of them."""
-    cells: str = "all"
-    """backbone:layer:sigma,... or all: which probes."""
+    clips: int | None = None
+    """How many of them; 500 on a GPU, 16 on a processor."""
+    cells: str | None = None
+    """Which probes: backbone:layer:sigma,..., or all (on a GPU), or subset (on a processor): the
+    best cell of every backbone, and the row and the column of toy-wan's map through its best."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    proxies: bool = False
+    """Also compute the training-free proxies of 3D."""
     out: Path | None = None
     """Write the result (JSON) there, with the values of every clip."""
     write: bool = False
@@ -39,6 +42,7 @@ class Eval:
             clips=self.clips,
             cells=self.cells,
             device=self.device,
+            proxies=self.proxies,
             out=default_path() if self.write else self.out,
             as_json=self.json,
             show=print,
