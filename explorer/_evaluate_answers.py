@@ -114,11 +114,15 @@ def _pair(a: dict[str, Any], b: dict[str, Any], *, aims: bool = False) -> list[s
         )
         ratio = each["ratio"]
         if ratio is not None:
-            text += f", ratio {ratio['mean']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+            text += f", ratio {ratio['mean']:.2f}"
+            if ratio["low"] is not None:
+                text += f" [{ratio['low']:.2f}, {ratio['high']:.2f}]"
         aim = AIMS.get((b["backbone"], metric)) if aims else None
         if aim is not None:
             more = metric == "auc30"
-            reached = ratio is not None and (ratio["mean"] >= aim if more else ratio["mean"] <= aim)
+            # Without a ratio the other side is 0, and anything above it is more.
+            found_ratio = ratio["mean"] if ratio else float("inf") if each["mean"] > 0 else 0.0
+            reached = found_ratio >= aim if more else found_ratio <= aim
             text += f" (aim {'at least' if more else 'at most'} {aim:g}: "
             text += "reached)" if reached else "missed)"
         parts.append(text)

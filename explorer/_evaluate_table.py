@@ -100,8 +100,8 @@ def differences(
     """Paired differences a - b of every metric that both have on two or more common clips.
 
     `gain` is the share of b's error that a takes away, or for metrics where more is better what a
-    adds to b; None where b is 0. `ratio` is a over b with its interval. Of each side one value a
-    clip may be given, or those of several seeds.
+    adds to b; `ratio` is a over b with its interval. Both are None where b is 0. Of each side one
+    value a clip may be given, or those of several seeds.
     """
     found = []
     ours, theirs = _seeds(first), _seeds(second)
@@ -135,9 +135,13 @@ def differences(
     return found
 
 
-def _ratio(ours: float, theirs: float, boot: Float[np.ndarray, "2 R"]) -> dict[str, float] | None:
-    if not theirs or (boot[1] == 0).any():
+def _ratio(
+    ours: float, theirs: float, boot: Float[np.ndarray, "2 R"]
+) -> dict[str, float | None] | None:
+    if not theirs:
         return None
+    if (boot[1] == 0).any():  # where hardly any clip has a value above 0
+        return {"mean": ours / theirs, "low": None, "high": None}
     low, high = range_of(boot[0] / boot[1])
     return {"mean": ours / theirs, "low": low, "high": high}
 

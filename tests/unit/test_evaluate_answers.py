@@ -54,6 +54,16 @@ def test_ratios_are_held_against_their_aims() -> None:
     assert alone == f"toy-image: {NOT_SHIPPED}"
 
 
+def test_more_than_nothing_reaches_an_aim_that_nothing_cannot() -> None:
+    cells = [cell("toy-wan:5:0.1", 0.2, auc=0.1), cell("random:5:0.1", 0.27, auc=0.0)]
+    chosen = {each["backbone"]: each["id"] for each in cells}
+    random = ask(*cells, chosen=chosen)[0]["lines"][0]
+    assert random.endswith("(aim at least 1.5: reached)")
+    assert "AUC@30 +0.1" in random
+    cells[0]["per_seed"][0]["auc30"] = [0.0] * len(HARD)
+    assert ask(*cells, chosen=chosen)[0]["lines"][0].endswith("(aim at least 1.5: missed)")
+
+
 def test_the_peak_is_the_cell_of_validation_and_its_edges_are_named() -> None:
     grid = {(1, 0.0): 0.30, (1, 0.1): 0.28, (5, 0.0): 0.26, (5, 0.1): 0.24, (9, 0.1): 0.2}
     cells = [cell(f"toy-wan:{layer}:{sigma}", error) for (layer, sigma), error in grid.items()]
