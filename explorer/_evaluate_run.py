@@ -24,7 +24,7 @@ from explorer.backbones import registry
 from explorer.backbones.base import BackboneCard, slot_map
 from explorer.correspondence import correspondence_summary
 from explorer.data.world.spec import WorldSpec
-from explorer.data.world.splits import split_seeds
+from explorer.data.world.splits import SPLITS, split_seeds
 from explorer.features import Features
 from explorer.metrics import compare
 from explorer.probe.checkpoint import ProbeCard, list_seeds, load_probe
@@ -132,8 +132,15 @@ class Evaluation:
         found = find_ridge(root, card.backbone, card.layer, card.sigma)
         return None if found is None else load_ridge(found, backbone_hash=self._hash(card.backbone))
 
-    def run(self, *, clips: int, mean_scenes: int, on_clip: Progress | None = None) -> Found:
-        """Evaluate on the first scenes of the test split."""
+    def run(
+        self,
+        *,
+        clips: int,
+        mean_scenes: int,
+        part: tuple[int, int] = (1, 1),
+        on_clip: Progress | None = None,
+    ) -> Found:
+        """Evaluate on the first scenes of the test split, or on a part of them."""
         begin = time.perf_counter()
         # The constant answer needs no backbone: one view of it is enough.
         view, size = self.maps()[0]
@@ -142,7 +149,7 @@ class Evaluation:
                 training_geometry(mean_scenes, view.slot_frames, size=size, device=self.device)
             )
         with self._workers:
-            for number, scenes in enumerate(self.scenes(clips), start=1):
+            for number, scenes in enumerate(self.scenes(clips, part), start=1):
                 with self.timed("metrics"):
                     for name, values in _judged(mean, scenes[view].exact[size]).items():
                         self.found.mean[name] += values
@@ -164,12 +171,19 @@ class Evaluation:
         }
         return sorted(pairs, key=str)
 
-    def scenes(self, clips: int) -> Iterator[dict[View, Scene]]:
-        """Scenes of the test split as all views see them, without those that begin in the sky."""
-        position = 0
-        while len(self.found.seeds) < clips:
+    def scenes(self, clips: int, part: tuple[int, int] = (1, 1)) -> Iterator[dict[View, Scene]]:
+        """Scenes of the test split as all views see them, without those that begin in the sky.
+
+        Others take their place as long as there are some, but not in a part: parts share no scene.
+        """
+        number, count = part
+        start, end = (round(clips * k / count) for k in (number - 1, number))
+        last = SPLITS["test"].count if count == 1 else end
+        wanted = end - start
+        for position in range(start, last):
+            if len(self.found.seeds) == wanted:
+                return
             seed = split_seeds("test", 1, start=position)[0]
-            position += 1
             with self.timed("render"):
                 seen = {view: self.rendered(seed, view) for view in set(self.views.values())}
             whole = {view: scene for view, scene in seen.items() if scene is not None}

@@ -23,6 +23,10 @@ class Eval:
     """auto, cpu, cuda or cuda:N."""
     proxies: bool = False
     """Also compute the training-free proxies of 3D."""
+    part: str = "1/1"
+    """A part of the scenes, 2/4 for the second of four; join the results of all."""
+    join: tuple[Path, ...] = ()
+    """Results of all parts (--out of each): nothing is evaluated again."""
     out: Path | None = None
     """Write the result (JSON) there, with the values of every clip."""
     write: bool = False
@@ -43,6 +47,8 @@ class Eval:
             cells=self.cells,
             device=self.device,
             proxies=self.proxies,
+            part=self.part,
+            joined=self.join,
             out=default_path() if self.write else self.out,
             as_json=self.json,
             show=print,

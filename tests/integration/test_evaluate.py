@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from explorer._evaluate_parts import join
 from explorer._evaluate_table import render_table
 from explorer.cli import main
 from explorer.data.world_version import WORLD_VERSION
-from explorer.errors import ProbeError
-from explorer.evaluate import cell_id, evaluate, parse_cells, write
+from explorer.errors import EmergeError, ProbeError
+from explorer.evaluate import cell_id, evaluate, parse_cells, parse_part, write
 from explorer.held_out import _read_figures as read_figures
 from explorer.held_out import default_path, held_out, metrics_of
 from explorer.metrics import paired_interval
@@ -103,6 +104,44 @@ def test_shipped_ridges_stand_beside_the_probes(tiny: Any) -> None:
     table = render_table(result)
     assert "ridge's point error" in table
     assert f"{CLIPS} clips of the split 'test' of world version {WORLD_VERSION}" in table
+
+
+def test_parts_of_an_evaluation_join_to_the_whole(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cards = parse_cells("tiny:1:0.3,tiny:2:0.3")
+    settings = {"clips": 3, "device": "cpu", "mean_scenes": 2, "proxies": True}
+    whole = evaluate(cards, **settings)
+    parts = [evaluate(cards, **settings, part=(k, 2)) for k in (1, 2)]
+    assert [part["clips"] for part in parts] == [2, 1]
+    found = join(parts)
+    unlike = ("seconds", "machine", "versions")
+    for name in whole.keys() - set(unlike):
+        assert found[name] == whole[name], name
+    assert found["seconds"]["total"] == pytest.approx(sum(p["seconds"]["total"] for p in parts))
+
+    files = [tmp_path / f"{k}.json" for k in range(2)]
+    for path, part in zip(files, parts, strict=True):
+        write(path, part)
+    words = ["eval", "--join", *map(str, files), "--out", str(tmp_path / "all.json")]
+    assert main(words) == 0
+    assert "3 clips of the split 'test'" in capsys.readouterr().out
+    assert json.loads((tmp_path / "all.json").read_text())["seeds"] == whole["seeds"]
+    with pytest.raises(EmergeError, match="share scenes"):
+        join([parts[0], whole])
+    with pytest.raises(EmergeError, match="of other probes"):
+        join([parts[0], evaluate(cards[:1], **{**settings, "clips": 1}, part=(1, 1))])
+    with pytest.raises(EmergeError, match="differ in noise_seed"):
+        join([parts[0], {**parts[1], "noise_seed": 5}])
+    files[0].write_text("{}")
+    assert main(words) == 2
+    assert "is not an evaluation" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["2", "0/2", "3/2"])
+def test_a_part_that_does_not_exist_is_answered(text: str) -> None:
+    with pytest.raises(EmergeError, match="part"):
+        parse_part(text)
 
 
 def test_probes_of_another_world_are_noted(tiny: Any) -> None:

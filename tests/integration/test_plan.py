@@ -139,7 +139,7 @@ def test_the_planned_commands_run_one_after_another(
     run("train_vae", ["--out", "assets/training/toy-wan"])
     (tmp_path / "assets").mkdir()
     commands = planned()
-    assert [script for script, _ in commands[-2:]] == list(ELSEWHERE)
+    assert {script for script, _ in commands} == {*SMALL, *ELSEWHERE}
     for script, words in commands:
         if script not in ELSEWHERE:
             run(script, words)
