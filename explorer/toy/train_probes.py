@@ -51,6 +51,8 @@ from explorer.toy.schedule import Clock, Every
 from explorer.toy.shards import load_shards, save_shards
 from explorer.toy.train_group import Group, Metrics, Setting, losses_of_tokens, same_level
 
+RESERVE = 15.0  # seconds for a level's validation and for writing
+
 
 def options() -> argparse.ArgumentParser:
     """The command line."""
@@ -212,7 +214,7 @@ def by_steps(setting: Setting, mine: list[Cell], began: float) -> None:
             steps=arguments.steps,
         )  # fmt: skip
         left = arguments.seconds - (time.monotonic() - began)
-        if not group.train(clock, seconds=left - 5.0):  # 5 s for validation and writing
+        if not group.train(clock, seconds=left - RESERVE):
             break
         checkpoint.store(group, clock, group.validate(clock.step))
         done += len(cells)
