@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explorer._atomic import begin, discard, replace_file
+from explorer._evaluate_answers import render_answers
+from explorer._evaluate_choice import default_clips, subset
+from explorer._evaluate_parts import TRAINING_MEAN, finish, join
 from explorer._evaluate_table import (
     NOTHING_MOVES,
     best_cell,
     chosen_by,
-    differences,
-    interval_note,
     render_table,
-    summarize,
 )
 from explorer.assets import assets_root
 from explorer.backbones import registry
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from explorer._evaluate_run import Progress
 
 SPLIT = "test"
-TRAINING_MEAN = "training mean per pixel"
 
 
 def cell_id(card: ProbeCard) -> str:
@@ -47,8 +46,8 @@ def cell_id(card: ProbeCard) -> str:
 
 
 def parse_cells(text: str, *, root: Path | None = None) -> list[ProbeCard]:
-    """The probes of cells written as "backbone:layer:sigma,...", or "all", in a folder of probes or
-    among the shipped ones.
+    """The probes of cells written as "backbone:layer:sigma,...", or "all", or "subset", in a folder
+    of probes or among the shipped ones.
 
     Raises:
         ProbeError: a cell has no probe, or there is none at all; the message lists those that are.
@@ -57,15 +56,17 @@ def parse_cells(text: str, *, root: Path | None = None) -> list[ProbeCard]:
     if not cards:
         where = assets_root() / "probes" if root is None else root
         raise ProbeError(f"there are no probes in {where}: train some first")
-    if text == "all":
-        return cards
+    if text in ("all", "subset"):
+        return cards if text == "all" else subset(cards)
     chosen = []
     for word in text.split(","):
         try:
             backbone, layer, sigma = word.strip().split(":")
             wanted = (backbone, int(layer), float(sigma))
         except ValueError:
-            raise ProbeError(f"cell {word!r}: write backbone:layer:sigma, or all") from None
+            raise ProbeError(
+                f"cell {word!r}: write backbone:layer:sigma, or all, or subset"
+            ) from None
         found = [card for card in cards if _is(card, *wanted)]
         if not found:
             names = ", ".join(cell_id(card) for card in cards)
@@ -86,6 +87,8 @@ def evaluate(
     device: str = "auto",
     seed: int = 0,
     mean_scenes: int = 256,
+    proxies: bool = False,
+    part: tuple[int, int] = (1, 1),
     on_clip: Progress | None = None,
 ) -> dict[str, Any]:
     """Compare probes with the exact geometry of the first scenes of the test split.
@@ -96,11 +99,14 @@ def evaluate(
         device: where backbones, probes and the renderer run.
         seed: of the noise, the same for every clip.
         mean_scenes: training scenes in the constant reconstruction.
+        proxies: also compute the training-free proxies of `explorer.proxies`.
+        part: (k, n), the k-th of n parts of the scenes; in a part none is replaced.
         on_clip: called with (clips done, clips, seconds so far) after each.
 
     Returns:
-        JSON-ready: per cell and baseline the means with 95 % bootstrap intervals over clips and
-        the values of every clip; the chosen cells; paired differences between them; notes on what
+        JSON-ready: per cell and baseline the means with 95 % bootstrap intervals over clips (and
+        over the probes of several seeds, where a cell has them) and the values of every clip; the
+        chosen cells; paired differences between them; `explorer._evaluate_answers`; notes on what
         is missing.
 
     Raises:
@@ -126,37 +132,50 @@ def evaluate(
     warnings = check_held_out(cards, scenes)
     begin = time.perf_counter()
     device = registry.resolve_device(device)
-    evaluation = Evaluation(cards, device=device, seed=seed)
-    found = evaluation.run(clips=clips, mean_scenes=mean_scenes, on_clip=on_clip)
-    baselines = [
-        {"id": TRAINING_MEAN, "scenes": mean_scenes, **_both(found.mean)},
-        {"id": NOTHING_MOVES, **_both({"correspondence_error_px": found.still})},
-    ]
-    cells = [_cell(card, values) for card, values in zip(cards, found.cells, strict=True)]
-    chosen = choose(cards)
-    note = interval_note([each["metrics"] for each in [*cells, *baselines]])
-    values_of = {cell["id"]: cell["per_clip"] for cell in cells}
-    values_of |= {each["id"]: each["per_clip"] for each in baselines}
-    return {
-        "suite": "toy",
-        "split": SPLIT,
-        "world": WORLD_VERSION,
-        "clips": clips,
-        "seeds": found.seeds,
-        "noise_seed": seed,
-        "chosen": chosen,
-        "cells": cells,
-        "baselines": baselines,
-        "differences": compare_chosen(chosen["cells"], values_of),
-        "notes": [*([note] if note else []), *warnings],
-        "machine": describe_machine(device),
-        "device": device,
-        "versions": versions(),
-        "seconds": {**found.seconds, "total": round(time.perf_counter() - begin, 2)},
-    }
+    evaluation = Evaluation(cards, device=device, seed=seed, proxies=proxies)
+    found = evaluation.run(clips=clips, mean_scenes=mean_scenes, part=part, on_clip=on_clip)
+    return finish(
+        {
+            "suite": "toy",
+            "split": SPLIT,
+            "world": WORLD_VERSION,
+            "seeds": found.seeds,
+            "noise_seed": seed,
+            "chosen": choose(cards),
+            "cells": [
+                _cell(card, seeds, ridge, figures)
+                for card, seeds, ridge, figures in zip(
+                    cards, found.cells, found.ridges, found.proxies, strict=True
+                )
+            ],
+            "baselines": [
+                {"id": TRAINING_MEAN, "scenes": mean_scenes, "per_clip": found.mean},
+                {"id": NOTHING_MOVES, "per_clip": {"correspondence_error_px": found.still}},
+            ],
+            "notes": [*_other_worlds(cards, WORLD_VERSION), *warnings],
+            "machine": describe_machine(device),
+            "device": device,
+            "versions": versions(),
+            "seconds": {**found.seconds, "total": round(time.perf_counter() - begin, 2)},
+        }
+    )
 
 
-def _cell(card: ProbeCard, values: dict[str, list[float | None]]) -> dict[str, Any]:
+def _other_worlds(cards: Sequence[ProbeCard], version: int) -> list[str]:
+    """A note where probes were trained on another version of the world than they are judged on."""
+    found = sorted({int(card.data.get("world_version", 1)) for card in cards} - {version})
+    if not found:
+        return []
+    worlds = ", ".join(map(str, found))
+    return [f"Probes of version {worlds} of the world are judged on scenes of version {version}."]
+
+
+def _cell(
+    card: ProbeCard,
+    seeds: list[dict[str, list[float | None]]],
+    ridge: dict[str, list[float | None]],
+    proxies: dict[str, list[float | None]],
+) -> dict[str, Any]:
     return {
         "id": cell_id(card),
         "backbone": card.backbone,
@@ -167,12 +186,10 @@ def _cell(card: ProbeCard, values: dict[str, list[float | None]]) -> dict[str, A
         "trained": card.trained,
         "steps": card.steps,
         "validation": {k: v for k, v in card.metrics.items() if k.startswith("validation")},
-        **_both(values),
+        "per_seed": seeds,
+        "ridge": {"per_clip": ridge} if ridge else None,
+        "proxies": {"per_clip": proxies} if proxies else None,
     }
-
-
-def _both(per_clip: dict[str, list[float | None]]) -> dict[str, Any]:
-    return {"metrics": summarize(per_clip), "per_clip": per_clip}
 
 
 def choose(cards: Sequence[ProbeCard]) -> dict[str, Any]:
@@ -196,26 +213,42 @@ def choose(cards: Sequence[ProbeCard]) -> dict[str, Any]:
     return {"by": by, "cells": cells, "note": note}
 
 
-def compare_chosen(
-    chosen: dict[str, str | None], values_of: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """The best cell of each video model against those of the controls and the training mean."""
-    kinds = {card.id: card.kind for card in registry.cards()}
-    controls = [cell for name, cell in chosen.items() if cell and kinds.get(name) == "control"]
-    subjects = [cell for name, cell in chosen.items() if cell and kinds.get(name) != "control"]
-    return [
-        entry
-        for a in subjects or controls
-        for b in [*(each for each in controls if each != a), TRAINING_MEAN]
-        for entry in differences(a, values_of[a], b, values_of[b])
-    ]
-
-
 def write(path: Path, result: dict[str, Any]) -> None:
     """Put the result in a file that is the old or the new one at any time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
     replace_file(path, text.encode())
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A result that `write` has written.
+
+    Raises:
+        EmergeError: it is none.
+    """
+    try:
+        result: dict[str, Any] = json.loads(path.read_text())
+        known = all("per_seed" in cell for cell in result["cells"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EmergeError(f"{path} is not an evaluation ({error!r}): evaluate again") from error
+    if not known:
+        raise EmergeError(f"{path} is an evaluation of an earlier form: evaluate again")
+    return result
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """A part of the scenes written as "2/4": the second of four.
+
+    Raises:
+        EmergeError: it is written otherwise, or there is no such part.
+    """
+    try:
+        number, count = (int(word) for word in text.split("/"))
+    except ValueError:
+        raise EmergeError(f"part {text!r}: write 2/4 for the second of four parts") from None
+    if not 1 <= number <= count:
+        raise EmergeError(f"part {text!r}: the first number goes from 1 to the second")
+    return number, count
 
 
 def check_writable(path: Path) -> None:
@@ -233,30 +266,45 @@ def check_writable(path: Path) -> None:
 
 def run_command(
     *,
-    clips: int,
-    cells: str,
+    clips: int | None,
+    cells: str | None,
     device: str,
+    proxies: bool,
+    part: str,
+    joined: Sequence[Path],
     out: Path | None,
     as_json: bool,
     show: Callable[[str], None],
     note: Callable[[str], None],
 ) -> None:
-    """What both command lines do: evaluate, write, show."""
-    if clips < 1:
+    """What both command lines do: evaluate, write, show.
+
+    Without `clips` and `cells` a GPU takes all of both and a processor what it can do in minutes.
+    `joined` are the files of parts that are evaluated already.
+    """
+    if clips is not None and clips < 1:
         raise EmergeError(f"{clips} clips: give 1 or more")
-    cards = parse_cells(cells)
     if out is not None:
         check_writable(out)
-    result = evaluate(
-        cards,
-        clips=clips,
-        device=device,
-        on_clip=lambda done, of, spent: note(f"{done}/{of} clips, {spent:.0f} s"),
-    )
+    if joined:
+        result = join([read(path) for path in joined])
+    else:
+        device = registry.resolve_device(device)
+        result = evaluate(
+            parse_cells(cells or ("subset" if device == "cpu" else "all")),
+            clips=clips or default_clips(device),
+            device=device,
+            proxies=proxies,
+            part=parse_part(part),
+            on_clip=lambda done, of, spent: note(f"{done}/{of} clips, {spent:.0f} s"),
+        )
     if out is not None:
         write(out, result)
         note(f"wrote {out}")
-    show(json.dumps(result, allow_nan=False) if as_json else render_table(result))
+    if as_json:
+        show(json.dumps(result, allow_nan=False))
+    else:
+        show(f"{render_table(result)}\n\n{render_answers(result['answers'])}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -264,9 +312,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m explorer.evaluate", description="Evaluate probes on held-out scenes."
     )
-    parser.add_argument("--clips", type=int, default=64)
-    parser.add_argument("--cells", default="all", help="backbone:layer:sigma,... or all")
+    parser.add_argument("--clips", type=int, help="default: 500 on a GPU, 16 on a processor")
+    parser.add_argument(
+        "--cells", help="backbone:layer:sigma,..., or all (default on a GPU), or subset"
+    )
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--proxies", action="store_true", help="also the training-free proxies")
+    parser.add_argument("--part", default="1/1", help="2/4: the second of four parts of the scenes")
+    parser.add_argument("--join", type=Path, nargs="+", default=[], help="results of all parts")
     parser.add_argument("--out", type=Path, help="JSON file of the result")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(argv)
@@ -275,6 +328,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             clips=options.clips,
             cells=options.cells,
             device=options.device,
+            proxies=options.proxies,
+            part=options.part,
+            joined=options.join,
             out=options.out,
             as_json=options.json,
             show=print,

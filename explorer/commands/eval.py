@@ -21,12 +21,19 @@ class Eval:
     """Folder of probes that emerge3d train wrote. Default: the shipped ones."""
     features: Path | None = None
     """Folder where features of prepared data are kept. Default: in the project's store."""
-    clips: int = 64
-    """How many scenes."""
-    cells: str = "all"
-    """backbone:layer:sigma,... or all: which probes."""
+    clips: int | None = None
+    """How many of them; 500 on a GPU, 16 on a processor."""
+    cells: str | None = None
+    """Which probes: backbone:layer:sigma,..., or all (on a GPU), or subset (on a processor): the
+    best cell of every backbone, and the row and the column of toy-wan's map through its best."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    proxies: bool = False
+    """Also compute the training-free proxies of 3D."""
+    part: str = "1/1"
+    """A part of the scenes, 2/4 for the second of four; join the results of all."""
+    join: tuple[Path, ...] = ()
+    """Results of all parts (--out of each): nothing is evaluated again."""
     out: Path | None = None
     """Write the result (JSON) there, with the values of every clip."""
     write: bool = False
@@ -50,6 +57,9 @@ class Eval:
             clips=self.clips,
             cells=self.cells,
             device=self.device,
+            proxies=self.proxies,
+            part=self.part,
+            joined=self.join,
             out=default_path() if self.write else self.out,
             as_json=self.json,
             show=print,
@@ -72,11 +82,11 @@ class Eval:
         if self.out is not None:
             evaluate.check_writable(self.out)
         result = evaluate_prepared(
-            evaluate.parse_cells(self.cells, root=self.probe),
+            evaluate.parse_cells(self.cells or "all", root=self.probe),
             open_prepared(data),
             target=Target(device=registry.resolve_device(self.device)),
             features=self.features or default_root() / "training",
-            clips=self.clips,
+            clips=self.clips or 64,
             on_cell=lambda cell, scenes: print(f"{cell}, {scenes} scenes", file=sys.stderr),
         )
         if self.out is not None:

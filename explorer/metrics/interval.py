@@ -1,4 +1,4 @@
-"""Bootstrap intervals of means over clips."""
+"""Bootstrap intervals of means over clips, and over clips and seeds."""
 
 from __future__ import annotations
 
@@ -81,3 +81,47 @@ def paired_interval(
     if first.shape != second.shape:
         raise ValueError(f"pairs need equal lengths, got {first.shape} and {second.shape}")
     return mean_interval(first - second, level=level, resamples=resamples, seed=seed)
+
+
+def bootstrap_means(
+    samples: Sequence[Float[np.ndarray, "_ N"]], *, resamples: int = 10_000, seed: int = 0
+) -> Float[np.ndarray, "M R"]:
+    """Means of M samples in R bootstrap resamples of their clips and of each one's seeds.
+
+    All samples are taken on the same N clips, so that a difference or a ratio of two rows is one of
+    pairs. Seeds of two samples have nothing to do with each other and are drawn for each. A sample
+    of one seed varies over clips alone.
+
+    Args:
+        samples: (seeds, N) values each.
+        resamples: R.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: no sample, fewer than two clips, unequal numbers of clips, or a value that is
+            not finite.
+    """
+    arrays = [np.asarray(sample, dtype=np.float64) for sample in samples]
+    counts = {array.shape[1:] for array in arrays}
+    if len(counts) != 1 or min(counts.pop(), default=0) < 2:
+        raise ValueError(f"samples need two or more clips, the same: {[a.shape for a in arrays]}")
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError("an interval needs finite values")
+    rng = np.random.default_rng(seed)
+    clips = arrays[0].shape[1]
+    picks = rng.integers(clips, size=(resamples, clips))
+    means = []
+    for array in arrays:
+        if len(array) == 1:
+            means.append(array[0][picks].mean(axis=1))
+            continue
+        chosen = rng.integers(len(array), size=(resamples, len(array)))
+        mixed = array[chosen].mean(axis=1)
+        means.append(np.take_along_axis(mixed, picks, axis=1).mean(axis=1))
+    return np.stack(means)
+
+
+def range_of(values: Float[np.ndarray, " R"], *, level: float = 0.95) -> tuple[float, float]:
+    """The ends of the middle `level` of bootstrap values."""
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

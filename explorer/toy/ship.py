@@ -239,6 +239,7 @@ def take_place(fresh: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+@torch.no_grad()
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -255,7 +256,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the assets folder")
     arguments = parser.parse_args()
     os.environ["EMERGE3D_ASSETS"] = str(arguments.out.resolve())
-    torch.set_grad_enabled(False)
     models = arguments.out / "models"
     runs = {model_of(run): run for run in arguments.transformer}
     if "toy-wan" in runs:  # first: the others are held against its VAE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,11 +35,8 @@ def ship_probes(
     kept = None if best is None else {cell.name for cell in best_cells(first, best)}
     written: list[str] = []
     for run in runs:
-        processes = int(json.loads((run / "probes0.json").read_text())["processes"])
-        for rank in range(processes):
-            if not (run / f"probes{rank}.json").is_file():
-                continue  # there were fewer cells than processes
-            tensors, card = load_shards(run, f"probes{rank}")
+        for path in sorted(run.glob("probes*.json")):
+            tensors, card = load_shards(run, path.stem)
             if not card["finished"]:
                 raise ValueError(
                     f"{run} holds an unfinished run: resume it with train_probes first"

@@ -51,6 +51,8 @@ from explorer.toy.schedule import Clock, Every
 from explorer.toy.shards import load_shards, save_shards
 from explorer.toy.train_group import Group, Metrics, Setting, losses_of_tokens, same_level
 
+RESERVE = 15.0  # seconds for a level's validation and for writing
+
 
 def options() -> argparse.ArgumentParser:
     """The command line."""
@@ -199,11 +201,7 @@ def by_time(setting: Setting, mine: list[Cell], began: float) -> None:
 
 
 def by_steps(setting: Setting, mine: list[Cell], began: float) -> None:
-    """One noise level after another, each for all steps, as many as there is time for.
-
-    Raises:
-        ValueError: there is not time enough for a single one.
-    """
+    """One noise level after another, each for all steps, as many as there is time for."""
     arguments = setting.arguments
     alone = replace(setting.worker, count=1)  # processes need not wait for each other
     checkpoint = Checkpoint(setting, mine, steps=0, seconds=0.0)
@@ -216,20 +214,15 @@ def by_steps(setting: Setting, mine: list[Cell], began: float) -> None:
             steps=arguments.steps,
         )  # fmt: skip
         left = arguments.seconds - (time.monotonic() - began)
-        if not group.train(clock, seconds=left - 5.0):  # 5 s for validation and writing
+        if not group.train(clock, seconds=left - RESERVE):
             break
         checkpoint.store(group, clock, group.validate(clock.step))
         done += len(cells)
         del group  # with the memory of its recorded steps, before the next ones are recorded
         gc.collect()
-    names = [cell.name for cell in mine[done:]]
-    if not done:
-        raise ValueError(
-            f"{arguments.steps} steps of {names[0]} and its level take longer than is left of "
-            f"{arguments.seconds:g} s: give more --seconds, or fewer --steps"
-        )
-    if names:
-        print(f"left for a run with --done {arguments.out}: {','.join(names)}", flush=True)
+    if done < len(mine):
+        names = ",".join(cell.name for cell in mine[done:])
+        print(f"left for a run with --done {arguments.out}: {names}", flush=True)
 
 
 def main() -> None:
@@ -265,8 +258,15 @@ def main() -> None:
     setting = Setting(arguments, worker, models, pool, held_out, rest)
     if mine:
         (by_steps if arguments.steps else by_time)(setting, mine, began)
-    for card in read_cards([arguments.out]) if worker.leads else []:
-        for name, cell in card["cells"].items():
+    parallel.wait(worker)
+    cards = read_cards([arguments.out])
+    if not cards:
+        raise ValueError(
+            f"{arguments.steps} steps take longer than is left of {arguments.seconds:g} s even for "
+            "one noise level: give more --seconds, or fewer --steps"
+        )
+    for name, cell in [item for card in cards for item in card["cells"].items()]:
+        if worker.leads:
             numbers = {k: round(v, 4) for k, v in cell["metrics"].items()}
             print(name, json.dumps(numbers), flush=True)
     parallel.leave(worker)

@@ -109,6 +109,7 @@ def main() -> None:
     torch.manual_seed(1234)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True  # for the VAE, whose clips have few shapes
     model = WanTransformer3DModel(**variant.config).to(worker.device)
     vae = load_vae(arguments.vae, worker.device)
     of_vae = fingerprint(vae.state_dict())

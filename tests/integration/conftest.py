@@ -135,6 +135,7 @@ def _write_geometry(path: Path, count: int) -> None:
 def _write_probes(root: Path) -> None:
     import torch
 
+    from explorer.data.world_version import WORLD_VERSION
     from explorer.probe.checkpoint import save_probe
     from explorer.probe.model import Probe, ProbeConfig
 
@@ -163,7 +164,7 @@ def _write_probes(root: Path) -> None:
             backbone_hash="tiny-1",
             layer=layer,
             sigma=sigma,
-            data={},
+            data={"world_version": WORLD_VERSION},
             steps=7,
             seconds=0.0,
             metrics={"point_error": 0.5},

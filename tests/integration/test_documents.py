@@ -139,7 +139,7 @@ def test_the_options_in_the_laboratorys_table_are_those_of_its_scripts(
     table = text[text.index("| script | options") :].split("\n\n")[0]
     rows = re.findall(r"^\| (all|`\w+`) \| (.*) \|$", table, re.MULTILINE)
     training = ["train_vae", "train_transformer", "train_probes", "train_vggt", "train_jepa"]
-    assert [name.strip("`") for name, _ in rows] == ["all", *training, "evaluate"]
+    assert [name.strip("`") for name, _ in rows] == ["all", *training, "sample", "ship", "evaluate"]
     for name, cell in rows:
         for script in training if name == "all" else [name.strip("`")]:
             module = f"explorer.{script}" if script == "evaluate" else f"explorer.toy.{script}"

@@ -12,13 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from explorer._evaluate_parts import join
+from explorer._evaluate_table import render_table
 from explorer.cli import main
 from explorer.data.world_version import WORLD_VERSION
-from explorer.errors import ProbeError, SplitError
-from explorer.evaluate import evaluate, parse_cells, write
+from explorer.errors import EmergeError, ProbeError, SplitError
+from explorer.evaluate import cell_id, evaluate, parse_cells, parse_part, write
 from explorer.held_out import _read_figures as read_figures
 from explorer.held_out import default_path, held_out, metrics_of
 from explorer.metrics import paired_interval
+from explorer.probe.checkpoint import load_probe, save_probe
+from explorer.toy.ridge import measure
+from explorer.toy.ridge_run import parse_cells as parse_ridge_cells
 
 CLIPS = 2
 
@@ -64,11 +69,120 @@ def test_differences_are_between_pairs_of_the_same_clip(tiny: Any) -> None:
     b = result["baselines"][0]["per_clip"]["point_error"]
     expected = paired_interval(a, b)
     assert (found["a"], found["b"]) == ("tiny:1:0.3", "training mean per pixel")
-    assert (found["mean"], found["low"], found["high"]) == (
-        expected.mean,
-        expected.low,
-        expected.high,
+    assert (found["mean"], found["low"], found["high"]) == pytest.approx(
+        (expected.mean, expected.low, expected.high)
     )
+
+
+def test_probes_of_further_seeds_are_judged_on_the_same_features(tiny: Any) -> None:
+    (card,) = parse_cells("tiny:1:0.3")
+    probe = load_probe(card, backbone_hash=card.backbone_hash)
+    for value in probe.state_dict().values():
+        value.mul_(1.05)
+    facts = {"backbone": "tiny", "backbone_hash": card.backbone_hash, "layer": 1, "sigma": 0.3}
+    more = {"data": {**card.data, "seed": 2}, "steps": 7, "seconds": 0.0, "metrics": {}}
+    save_probe(probe, tiny.assets / "probes", **facts, **more, seed=2)
+    assert len(parse_cells("all")) == 3, "a further seed is not a further cell"
+    result = evaluate([card], clips=CLIPS, device="cpu", mean_scenes=3)
+    (cell,) = result["cells"]
+    first, second = (seed["point_error"] for seed in cell["per_seed"])
+    assert first != second
+    assert cell["per_clip"]["point_error"] == pytest.approx(np.mean([first, second], axis=0))
+    assert cell["metrics"]["point_error"]["mean"] == pytest.approx(np.mean([first, second]))
+    assert tiny.backbone.calls == CLIPS
+    assert "2 seeds of each probe" in render_table(result)
+
+
+def test_shipped_ridges_stand_beside_the_probes(tiny: Any) -> None:
+    probes = tiny.assets / "probes"
+    ridges = measure(
+        parse_ridge_cells("tiny:1:0.3"), train=2, validation=1, clips=CLIPS, device="cpu",
+        save=probes,
+    )  # fmt: skip
+    result = evaluate(
+        parse_cells("tiny:1:0.3,tiny:2:0.3"), clips=CLIPS, device="cpu", mean_scenes=2, proxies=True
+    )
+    ours, none = result["cells"]
+    assert none["ridge"] is None
+    expected = ridges["cells"][0]["per_clip"]
+    for name in ("point_error", "depth_error"):
+        assert ours["ridge"]["per_clip"][name] == pytest.approx(expected[name])
+    assert ours["proxies"]["metrics"]["cycle_mutual_share"]["mean"] > 0
+    table = render_table(result)
+    assert "ridge's point error" in table
+    assert f"{CLIPS} clips of the split 'test' of world version {WORLD_VERSION}" in table
+
+
+def test_parts_of_an_evaluation_join_to_the_whole(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cards = parse_cells("tiny:1:0.3,tiny:2:0.3")
+    settings = {"clips": 3, "device": "cpu", "mean_scenes": 2, "proxies": True}
+    whole = evaluate(cards, **settings)
+    parts = [evaluate(cards, **settings, part=(k, 2)) for k in (1, 2)]
+    assert [part["clips"] for part in parts] == [2, 1]
+    found = join(parts)
+    unlike = ("seconds", "machine", "versions")
+    for name in whole.keys() - set(unlike):
+        assert found[name] == whole[name], name
+    assert found["seconds"]["total"] == pytest.approx(sum(p["seconds"]["total"] for p in parts))
+
+    files = [tmp_path / f"{k}.json" for k in range(2)]
+    for path, part in zip(files, parts, strict=True):
+        write(path, part)
+    words = ["eval", "--join", *map(str, files), "--out", str(tmp_path / "all.json")]
+    assert main(words) == 0
+    assert "3 clips of the split 'test'" in capsys.readouterr().out
+    assert json.loads((tmp_path / "all.json").read_text())["seeds"] == whole["seeds"]
+    with pytest.raises(EmergeError, match="share scenes"):
+        join([parts[0], whole])
+    with pytest.raises(EmergeError, match="of other probes"):
+        join([parts[0], evaluate(cards[:1], **{**settings, "clips": 1}, part=(1, 1))])
+    with pytest.raises(EmergeError, match="differ in noise_seed"):
+        join([parts[0], {**parts[1], "noise_seed": 5}])
+    files[0].write_text("{}")
+    assert main(words) == 2
+    assert "is not an evaluation" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["2", "0/2", "3/2"])
+def test_a_part_that_does_not_exist_is_answered(text: str) -> None:
+    with pytest.raises(EmergeError, match="part"):
+        parse_part(text)
+
+
+def test_probes_of_another_world_are_noted(tiny: Any) -> None:
+    path = tiny.assets / "probes" / "tiny" / "L01_S0.30.json"
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps({**card, "data": {}}))
+    result = evaluate(parse_cells("tiny:1:0.3"), clips=CLIPS, device="cpu", mean_scenes=2)
+    assert result["notes"] == [
+        f"Probes of version 1 of the world are judged on scenes of version {WORLD_VERSION}."
+    ]
+
+
+def test_without_options_a_processor_takes_a_subset(
+    tiny: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import explorer.evaluate
+
+    asked: dict[str, Any] = {}
+
+    def watched(cards: Any, **named: Any) -> dict[str, Any]:
+        asked.update(named, cells=[cell_id(card) for card in cards])
+        return evaluate(cards, **{**named, "clips": CLIPS}, mean_scenes=2)
+
+    monkeypatch.setattr(explorer.evaluate, "evaluate", watched)
+    for path in (tiny.assets / "probes" / "tiny").glob("*.json"):
+        card = json.loads(path.read_text())
+        metrics = {"validation_points": card["sigma"] + 0.01 * card["layer"]}
+        path.write_text(json.dumps({**card, "metrics": metrics}))
+    assert main(["eval", "--device", "cpu"]) == 0
+    assert asked["clips"] == 16
+    assert asked["cells"] == ["tiny:1:0.3"]
+    printed = capsys.readouterr().out
+    assert "1. Does video training beat" in printed
+    assert "toy-wan: not shipped" in printed
 
 
 def test_the_page_reads_means_of_probes_that_are_still_there(

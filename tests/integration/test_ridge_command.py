@@ -92,10 +92,8 @@ def test_clips_are_those_of_the_probes_evaluation_and_differences_pair_them(
     expected = paired_interval(
         mine["per_clip"]["point_error"], result["baselines"][0]["per_clip"]["point_error"]
     )
-    assert (found["mean"], found["low"], found["high"]) == (
-        expected.mean,
-        expected.low,
-        expected.high,
+    assert (found["mean"], found["low"], found["high"]) == pytest.approx(
+        (expected.mean, expected.low, expected.high)
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from explorer.metrics import mean_interval, paired_interval
+from explorer.metrics.interval import bootstrap_means, range_of
 
 
 def test_the_interval_is_close_to_students_for_many_normal_values():
@@ -61,3 +62,34 @@ def test_too_few_or_broken_values_are_refused(values):
 def test_pairs_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="equal lengths"):
         paired_interval([1.0, 2.0], [1.0, 2.0, 3.0])
+
+
+def test_one_seed_has_the_interval_of_its_clips_and_pairs_that_of_their_differences() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 30))
+    means = bootstrap_means([a[None], b[None]])
+    alone, paired = mean_interval(a), paired_interval(a, b)
+    assert range_of(means[0]) == pytest.approx((alone.low, alone.high))
+    assert range_of(means[0] - means[1]) == pytest.approx((paired.low, paired.high))
+
+
+def test_seeds_that_disagree_widen_the_interval_and_equal_ones_do_not() -> None:
+    clips = np.random.default_rng(0).normal(size=40)
+
+    def width(offsets: list[float]) -> float:
+        low, high = range_of(bootstrap_means([clips + np.array(offsets)[:, None]])[0])
+        return high - low
+
+    assert width([0.0, 0.0, 0.0]) == pytest.approx(width([0.0]), rel=0.05)
+    assert width([-1.0, 0.0, 1.0]) > 2 * width([0.0])
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [[], [np.zeros((1, 1))], [np.zeros((1, 3)), np.zeros((1, 4))], [np.full((1, 3), np.nan)]],
+)
+def test_samples_without_pairs_of_finite_values_have_no_bootstrap(
+    samples: list[np.ndarray],
+) -> None:
+    with pytest.raises(ValueError, match="need"):
+        bootstrap_means(samples)

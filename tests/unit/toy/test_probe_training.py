@@ -46,7 +46,7 @@ def small_probes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def small(channels: int) -> ProbeConfig:
         sizes = {"dpt_dim": 8, "dpt_stage_channels": (8, 8, 8, 8), "dpt_hidden": 4}
-        return replace(compact(channels), dim=16, camera_dim=16, camera_depth=1, **sizes)
+        return replace(compact(channels), dim=16, heads=1, camera_dim=16, camera_depth=1, **sizes)
 
     monkeypatch.setattr(ProbeConfig, "compact", small)
 
