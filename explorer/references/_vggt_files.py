@@ -14,6 +14,8 @@ from explorer.errors import ReferenceError3D
 
 REPO = "facebook/VGGT-1B"
 NAME = "vggt"
+BACKBONE = "vggt-1b"
+"""The same weights as features: whoever has put them there for these has them here."""
 FILES = ("model.safetensors", "model.pt")
 
 
@@ -38,14 +40,15 @@ class Weights:
 
 
 def published() -> Weights:
-    """VGGT-1B, or another size of it: $EMERGE3D_WEIGHTS/vggt, else the hub's cache.
+    """VGGT-1B, or another size of it: $EMERGE3D_WEIGHTS/vggt or /vggt-1b, else the hub's cache.
 
     Raises:
         ReferenceError3D: it is not on this machine; says how to get it.
     """
     root = os.environ.get(VARIABLE)
-    if root and (Path(root) / NAME).is_dir():
-        return in_folder(Path(root) / NAME)
+    for name in (NAME, BACKBONE):
+        if root and (Path(root) / name).is_dir():
+            return in_folder(Path(root) / name)
     cached = _cached()
     if cached is not None:
         return in_folder(cached)
