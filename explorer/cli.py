@@ -1,4 +1,4 @@
-"""The command line: `emerge3d app | look | eval | view | backbones | doctor`."""
+"""The command line: `emerge3d app | look | eval | view | backbones | references | doctor`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from explorer.commands.backbones import Backbones
 from explorer.commands.doctor import Doctor
 from explorer.commands.eval import Eval
 from explorer.commands.look import Look
+from explorer.commands.references import References
 from explorer.commands.view import View
 from explorer.errors import EmergeError
 
 BAD_INPUT = 2  # also what tyro exits with when the options themselves are wrong
 INTERRUPTED = 130
 
-Command = App | Look | Eval | View | Backbones | Doctor
+Command = App | Look | Eval | View | Backbones | References | Doctor
 
 
 def parse(argv: Sequence[str] | None = None) -> Command:

@@ -132,9 +132,6 @@ def download(card: BackboneCard) -> Path:
     Raises:
         BackboneError: no network, offline mode, an unknown or gated repository; with what to do.
     """
-    from huggingface_hub import errors as hub
-    from huggingface_hub import snapshot_download
-
     source = card.source
     if source is None:
         raise BackboneError(f"{card.id} comes with the package: there is nothing to download")
@@ -142,21 +139,35 @@ def download(card: BackboneCard) -> Path:
         raise BackboneError(f"{card.id} is in no repository: {_by_hand(card)}")
     if source.shared is not None:
         download(replace(card, source=source.shared))
-    by_hand = (
-        f"on a machine with access: hf download {source.repo} --local-dir DIR; "
-        "then give --weights DIR here"
-    )
+    return fetch(source.repo, source.files)
+
+
+def fetch(repo: str, files: Sequence[str], *, then: str = "give --weights DIR here") -> Path:
+    """Fetch the files of a repository that fit some patterns; the folder that has them.
+
+    Args:
+        repo: on the Hugging Face hub.
+        files: patterns of the wanted files.
+        then: what to do with a folder DIR that was fetched elsewhere, in words.
+
+    Raises:
+        BackboneError: no network, offline mode, an unknown or gated repository; with what to do.
+    """
+    from huggingface_hub import errors as hub
+    from huggingface_hub import snapshot_download
+
+    by_hand = f"on a machine with access: hf download {repo} --local-dir DIR; then {then}"
     try:
-        return Path(snapshot_download(source.repo, allow_patterns=list(source.files)))
+        return Path(snapshot_download(repo, allow_patterns=list(files)))
     except hub.GatedRepoError:
-        reason = f"{_access(source.repo)} and try again"
+        reason = f"{_access(repo)} and try again"
     except hub.RepositoryNotFoundError:
-        reason = f"{source.repo} is not on the hub, or is private: `hf auth login` may help"
+        reason = f"{repo} is not on the hub, or is private: `hf auth login` may help"
     except hub.OfflineModeIsEnabled:
         reason = f"HF_HUB_OFFLINE is set, so nothing is fetched: unset it, or {by_hand}"
     except (OSError, ValueError) as error:
         cause = " ".join(str(error).split())[:200]
-        reason = f"{source.repo} could not be fetched ({cause}): try again, or {by_hand}"
+        reason = f"{repo} could not be fetched ({cause}): try again, or {by_hand}"
     raise BackboneError(reason)
 
 

@@ -6,16 +6,24 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from explorer.clip import Clip
 from explorer.errors import ReferenceError3D
 from explorer.reconstruction import Reconstruction
 from explorer.references._context import Context
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from explorer.backbones._options import Source
+
 __all__ = [
     "Context",
     "Reference",
     "check",
+    "describe",
+    "download",
     "label",
     "names",
     "offered",
@@ -39,6 +47,8 @@ class Entry:
         knows: whether it has geometry of a clip at hand, quickly and without computing it; only
             such a reference is suggested without being asked for. None never knows.
         remark: what to keep in mind, said beside the name wherever it is offered.
+        licence: of what does the work: weights, or the program.
+        source: where its weights are published; None where it needs none, or has its own.
     """
 
     title: str
@@ -46,6 +56,8 @@ class Entry:
     missing: Callable[[], str | None] | None
     knows: Callable[[Clip], bool] | None
     remark: str | None
+    licence: str = ""
+    source: Source | None = None
 
 
 _references: dict[str, Entry] = {}
@@ -58,11 +70,13 @@ def register(
     missing: Callable[[], str | None] | None = None,
     knows: Callable[[Clip], bool] | None = None,
     remark: str | None = None,
+    licence: str = "",
+    source: Source | None = None,
 ) -> Callable[[Reference], Reference]:
     """Put a reference into the list; it returns None for a clip that it knows nothing about."""
 
     def decorate(reference: Reference) -> Reference:
-        _references[name] = Entry(title, reference, missing, knows, remark)
+        _references[name] = Entry(title, reference, missing, knows, remark, licence, source)
         return reference
 
     return decorate
@@ -89,6 +103,37 @@ def offered() -> dict[str, str]:
         for name, entry in _discover().items()
         if entry.missing is None or entry.missing() is None
     }
+
+
+def describe() -> list[dict[str, Any]]:
+    """Each reference: id, title, licence, repository of its weights, and what it lacks here."""
+    return [
+        {
+            "id": name,
+            "title": entry.title,
+            "licence": entry.licence,
+            "remark": entry.remark,
+            "source": None if entry.source is None else entry.source.repo,
+            "download_bytes": 0 if entry.source is None else entry.source.download_bytes,
+            "missing": None if entry.missing is None else entry.missing(),
+        }
+        for name, entry in _discover().items()
+    ]
+
+
+def download(name: str) -> Path:
+    """Fetch a reference's published weights into the hub's cache; the folder that has them.
+
+    Raises:
+        ReferenceError3D: there is no such reference, it has no published weights, or they cannot
+            be fetched; says what to do.
+    """
+    from explorer.references import _published
+
+    source = _entry(name).source
+    if source is None:
+        raise ReferenceError3D(f"the reference {name} takes no published weights")
+    return _published.download(name, source)
 
 
 def label(name: str) -> str:

@@ -52,7 +52,12 @@ def _missing() -> str | None:
     return "the reference colmap needs pycolmap: pip install 'emerge3d[colmap]'"
 
 
-@register("colmap", "COLMAP: cameras and sparse points, by geometry alone", missing=_missing)
+@register(
+    "colmap",
+    "COLMAP: cameras and sparse points, by geometry alone",
+    missing=_missing,
+    licence="BSD-3-Clause",
+)
 def reconstruct(clip: Clip, context: Context) -> Reconstruction:
     """Cameras and sparse points of the frames that COLMAP registers, normalised.
 

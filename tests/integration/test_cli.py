@@ -29,7 +29,8 @@ assert not heavy, heavy
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["look"], ["eval"], ["app"], ["view"], ["backbones"], ["doctor"]]
+    "command",
+    [[], ["look"], ["eval"], ["app"], ["view"], ["backbones"], ["references"], ["doctor"]],
 )
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     done = subprocess.run(
@@ -142,6 +143,9 @@ def test_look_prints_a_table_for_people(tiny: Any, capsys: pytest.CaptureFixture
         ["look", "missing.mp4", "--backbone", "tiny"],
         ["look", "missing.mp4", "--backbone", "no-such-thing"],
         ["backbones", "no-such-thing"],
+        ["references", "no-such-thing"],
+        ["references", "--download"],
+        ["references", "exact", "--download"],
         ["view", "missing.rrd"],
     ],
 )

@@ -125,3 +125,26 @@ def test_a_dense_reference_says_how_consistent_it_is_and_a_sparse_one_does_not(
     offer(monkeypatch, "points", lambda clip, context: sparse)
     again = list(look(tiny.ask(reference="points"), store=tiny.store))[-1].summary
     assert again["reference_consistency"] is None
+
+
+def test_the_references_are_listed_with_what_they_lack_and_fetched_when_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("EMERGE3D_WEIGHTS", raising=False)
+    monkeypatch.setattr("explorer.references._published._cached", lambda source: None)
+    assert main(["references"]) == 0
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()[0].split("  ")) > 1
+    assert "run `emerge3d references vggt --download`" in printed
+    asked = []
+
+    def fetch(repo: str, files: Any, **_: Any) -> Path:
+        asked.append((repo, list(files)))
+        return Path("cache")
+
+    monkeypatch.setattr("explorer.references._published.fetch", fetch)
+    assert main(["references", "vggt", "--download", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["references"]
+    assert found["id"] == "vggt"
+    assert found["licence"].startswith("CC BY-NC")
+    assert asked == [("facebook/VGGT-1B", ["model.safetensors"])]

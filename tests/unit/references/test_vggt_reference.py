@@ -17,7 +17,7 @@ from explorer.camera import project
 from explorer.clip import Clip, clip_from_frames
 from explorer.errors import Cancelled, ReferenceError3D
 from explorer.nets.vggt import VGGT, VGGTConfig
-from explorer.references import Context, _vggt_files, _vggt_run, vggt
+from explorer.references import Context, _published, _vggt_files, _vggt_run, vggt
 from explorer.references._turn import turn
 from explorer.store import Store
 
@@ -235,9 +235,9 @@ def test_missing_weights_say_how_to_get_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("EMERGE3D_WEIGHTS", raising=False)
-    monkeypatch.setattr(_vggt_files, "_cached", lambda: None)
+    monkeypatch.setattr(_published, "_cached", lambda source: None)
     assert "vggt" not in references.offered()
-    with pytest.raises(ReferenceError3D, match="hf download facebook/VGGT-1B"):
+    with pytest.raises(ReferenceError3D, match="emerge3d references vggt --download"):
         references.reconstruct("vggt", clip())
 
 
