@@ -24,14 +24,19 @@ __all__ = [
     "check",
     "describe",
     "download",
+    "is_here",
     "label",
     "names",
+    "note",
     "offered",
     "reconstruct",
     "register",
     "remark",
     "suggest",
 ]
+
+FALLBACK = "estimate"
+"""Who is asked about a video that nobody knows."""
 
 Reference = Callable[[Clip, Context], Reconstruction | None]
 
@@ -44,8 +49,8 @@ class Entry:
         title: one line for people.
         reference: makes the geometry.
         missing: what it lacks on this machine and how to get it, or None; must be quick.
-        knows: whether it has geometry of a clip at hand, quickly and without computing it; only
-            such a reference is suggested without being asked for. None never knows.
+        knows: whether it has geometry of a clip at hand, quickly and without computing it. None
+            never knows.
         remark: what to keep in mind, said beside the name wherever it is offered.
         licence: of what does the work: weights, or the program.
         source: where its weights are published; None where it needs none, or has its own.
@@ -87,7 +92,9 @@ def _discover() -> dict[str, Entry]:
     for module in pkgutil.iter_modules(__path__):
         if not module.name.startswith("_"):
             importlib.import_module(f"{__name__}.{module.name}")
-    ranked = sorted(_references.items(), key=lambda item: item[1].knows is None)
+    ranked = sorted(
+        _references.items(), key=lambda item: (item[1].knows is None, item[0] != FALLBACK)
+    )
     return dict(ranked)
 
 
@@ -148,12 +155,30 @@ def remark(name: str) -> str | None:
     return None if found is None else f"the reference {name} is a {found.removeprefix('a ')}"
 
 
+def note(name: str, found: Reconstruction) -> str | None:
+    """What to keep in mind about what a reference found: its own words, else those on the name."""
+    return found.provenance.get("note") or remark(name)
+
+
 def suggest(clip: Clip) -> str | None:
-    """The first reference that has the geometry of a clip at hand, or None."""
+    """Who to compare a clip with: who has its geometry at hand, else who can estimate it, or None.
+
+    Nothing is computed.
+    """
     for name, entry in _discover().items():
         if entry.knows is not None and entry.knows(clip):
             return name
-    return None
+    return FALLBACK if is_here(FALLBACK) else None
+
+
+def is_here(name: str) -> bool:
+    """Whether a reference can be used on this machine.
+
+    Raises:
+        ReferenceError3D: there is no reference of this name.
+    """
+    entry = _entry(name)
+    return entry.missing is None or entry.missing() is None
 
 
 def check(name: str) -> None:
