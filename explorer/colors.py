@@ -11,6 +11,7 @@ from explorer.correspondence import upsample_heat
 PREDICTION = (240, 140, 30)
 REFERENCE = (60, 180, 90)
 UNKNOWN = (128, 128, 128)
+DISPUTED = (216, 190, 244)  # on neither the error's scale nor the pane's ground
 
 
 def colorize(

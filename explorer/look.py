@@ -168,7 +168,7 @@ class _Run:
             reference_note=reference_note,
             reference_consistency=self.consistency,
             judged=_look_references.summary(judgement, reference, rest),
-            judge_note=judgement and judgement.note,
+            judge_note=None if judgement is None else judgement.note,
             report=report,
             correspondence=matches,
             seconds=self.seconds,
