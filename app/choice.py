@@ -19,6 +19,7 @@ class Choice:
     layer: int
     sigma: float
     reference: str
+    judge: str = "none"
 
     def words(self) -> str:
         """Clip and cell, e.g. "room orbit 01, toy-wan, layer 5, sigma 0.30"."""
@@ -56,4 +57,6 @@ def _changes(shown: Choice, now: Choice) -> list[str]:
         changed.append(f"sigma {now.sigma:.2f}")
     if now.reference != shown.reference:
         changed.append(f"reference {now.reference}")
+    if now.judge != shown.judge:
+        changed.append(f"second judge {now.judge}")
     return changed

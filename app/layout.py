@@ -193,6 +193,18 @@ def _cell_controls(parts: dict[str, Any], first: Any) -> None:
             min_width=120,
             elem_id="reference",
         )
+    with gr.Accordion("Second judge", open=False, elem_id="second"):
+        parts["judge"] = gr.Dropdown(
+            ["none", *((references.label(name), name) for name in named)],
+            value="none",
+            show_label=False,
+            container=False,
+            elem_id="judge",
+        )
+        gr.HTML(
+            "<p class='note'>Where another reference disagrees, the error map is masked, and "
+            "errors are given without those pixels too.</p>"
+        )
     parts["about"] = gr.HTML(cell.about(first.id), elem_id="about")
     parts["layer"] = gr.Slider(
         0,
@@ -274,7 +286,7 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], session: Any, handlers: Han
 
     window_parts = ("start", "stride", "count", "preview")
     cell_parts = ("about", "layer", "sigma", "cell")
-    controls = ("start", "stride", "count", "backbone", "layer", "sigma", "reference")
+    controls = ("start", "stride", "count", "backbone", "layer", "sigma", "reference", "judge")
     inputs = of(*controls)
     shown = to(
         *("viewer", "legend", "status", "stale", "stop", "intro", "film", "metrics"),

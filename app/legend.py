@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from explorer import colors
 from explorer.recording import DEPTH_RANGE, ERROR_RANGE
 
 UNIT = "unit: mean distance of frame 0's points"
 
 
-def html(*, error: bool = True) -> str:
+def html(*, error: bool = True, disputed: bool = False) -> str:
     """The legend below the viewer.
 
     Args:
         error: whether there is an error to show, which needs prediction and reference.
+        disputed: whether a second judge has marked pixels of it.
     """
     meaning = f"{UNIT}, each side its own, not aligned; black: unknown"
     scales = [_scale("Depth", DEPTH_RANGE, meaning, ramp="ramp depth")]
@@ -21,10 +23,15 @@ def html(*, error: bool = True) -> str:
                 "Point error",
                 ERROR_RANGE,
                 "in the reference's unit, after one Sim(3) alignment of the whole clip; "
-                "grey: unknown",
+                f"grey: unknown{DISPUTED if disputed else ''}",
             )
         )
     return f"<div class='legend'>{''.join(scales)}{CAMERAS}</div>"
+
+
+DISPUTED = (
+    f"; <i class='patch' style='background: rgb{colors.DISPUTED}'></i> disputed by the second judge"
+)
 
 
 CAMERAS = (

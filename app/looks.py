@@ -11,13 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from explorer.look import Compared, Decoded, FeaturesReady, Finished, Predicted, Referenced
+from explorer.look import (
+    Compared,
+    Decoded,
+    FeaturesReady,
+    Finished,
+    Judged,
+    Predicted,
+    Referenced,
+)
 
 if TYPE_CHECKING:
     from explorer.clip import Clip
     from explorer.features import Features
     from explorer.look import LookRequest, Stage
     from explorer.reconstruction import Reconstruction
+    from explorer.references.agreement import Agreement
     from explorer.report import Report
 
 KEPT_BYTES = 256 * 2**20
@@ -37,6 +46,8 @@ class Look:
     reason: str | None = None
     reference: Reconstruction | None = None
     note: str | None = None
+    agreement: Agreement | None = None
+    judge_note: str | None = None
     report: Report | None = None
     correspondence: dict[str, Any] | None = None
     summary: dict[str, Any] | None = None
@@ -58,6 +69,8 @@ class Look:
                 full = stage.full or stage.reconstruction
                 self.reference, self.note = _without_points(full), stage.note
                 stage = replace(stage, full=None)
+            case Judged():
+                self.agreement, self.judge_note = stage.agreement, stage.note
             case Compared():
                 self.report, self.correspondence = stage.report, stage.correspondence
             case Finished():

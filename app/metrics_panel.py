@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from app import judges_panel
 from app.looks import Look
 from explorer.backbones import registry
 from explorer.held_out import baselines, metrics_of, older_world
@@ -21,6 +22,7 @@ ABOUT = {
     "mean": "held-out mean",
     "control": "control, held-out mean",
     "constant": "no features, held-out mean",
+    "judges": "no prediction in it: what judges make of each other",
 }
 CONTROL = (
     "a probe trained alike on no trained video model: on its untrained copy, its input or plain "
@@ -103,8 +105,12 @@ def show(look: Look) -> str:
         notes.append(f"There is no reference, and errors need one{known}.")
     elif look.note:
         notes.append(look.note)
+    notes += judges_panel.lines(look)
     own = find_probe(features.backbone, features.layer, features.sigma)
     rows = [_row("this look", look.summary, kind="this", still=_still(look.summary))]
+    rest, agreed = look.summary.get("undisputed"), look.summary.get("agreement")
+    if rest:
+        rows.append(_row("this look without disputed pixels", rest, kind="rest"))
     if own is not None:
         rows.append(_row(_cell(own), metrics_of(own), trained=own.trained))
     for card in registry.cards():
@@ -115,15 +121,20 @@ def show(look: Look) -> str:
                 figures = metrics_of(control)
                 rows.append(_row(label, figures, kind="control", trained=control.trained))
     rows += [_row(name, figures, kind="constant") for name, figures in baselines().items()]
+    if agreed:
+        label = f"{look.request.reference} against {agreed['judge']}"
+        rows.append(_row(label, agreed, kind="judges"))
     heads = "".join(
         f"<th title='{escape(column.hint)}'>{escape(column.title)}&nbsp;{column.better}</th>"
         for column in COLUMNS
     )
     note = "".join(f"<p class='note'>{escape(text)}</p>" for text in notes)
-    return (
-        f"<div class='pane'>{note}<table class='metrics'><thead><tr><th></th>{heads}</tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table>{_legend(look, rows)}{_frames(look)}</div>"
+    table = (
+        f"<table class='metrics'><thead><tr><th></th>{heads}</tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table>"
     )
+    parts = (judges_panel.warning(look), note, table, judges_panel.frames(look))
+    return f"<div class='pane'>{''.join(parts)}{_legend(look, rows)}</div>"
 
 
 def _legend(look: Look, rows: list[str]) -> str:
@@ -142,6 +153,7 @@ def _legend(look: Look, rows: list[str]) -> str:
         )
     if any("control, " in row for row in rows):
         items.append(f"<li><b>control</b> {CONTROL}</li>")
+    items += judges_panel.terms(look)
     return f"<ul class='terms'>{''.join(items)}</ul>"
 
 
@@ -196,19 +208,3 @@ def _number(value: Any, column: Column) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return "–"
     return f"{value:.{column.digits}f}"
-
-
-def _frames(look: Look) -> str:
-    """Errors of each frame as bars on one scale."""
-    if look.report is None or not look.report.per_frame:
-        return ""
-    errors = [float(entry["point_error"]) for entry in look.report.per_frame]
-    top = max(filter(math.isfinite, errors), default=0.0) or 1.0
-    bars = "".join(
-        f"<li><span>frame {int(entry['frame'])}</span>"
-        f"<i style='width:{100 * float(entry['point_error']) / top:.0f}%'></i>"
-        f"<b>{float(entry['point_error']):.3f}</b></li>"
-        for entry in look.report.per_frame
-        if math.isfinite(float(entry["point_error"]))
-    )
-    return f"<h4>Point error of each frame (unit as above)</h4><ol class='bars'>{bars}</ol>"

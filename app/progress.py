@@ -11,19 +11,21 @@ from explorer.look import (
     FeaturesReady,
     Finished,
     FramePredicted,
+    Judged,
     LatentsReady,
     Predicted,
     Referenced,
     Stage,
 )
 
-STEPS = ("clip", "latents", "features", "prediction", "reference", "comparison")
+STEPS = ("clip", "latents", "features", "prediction", "reference", "judge", "comparison")
 DOING = {
     "clip": "Decoding the clip",
     "latents": "Encoding the clip; the first run of a backbone loads it too",
     "features": "Running the backbone up to the layer",
     "prediction": "Reading the geometry out",
     "reference": "Fetching the reference",
+    "judge": "Asking the second judge",
     "comparison": "Comparing",
 }
 
@@ -40,13 +42,23 @@ ABOUT = {
 
 @dataclass
 class Progress:
-    """What has been reported so far."""
+    """What has been reported so far.
 
+    Args:
+        judged: whether a second judge is asked, which is a step of its own.
+    """
+
+    judged: bool = False
     done: dict[str, str] = field(default_factory=dict)
     before: float = 0.0
     frames: int = 0
     slots: int = 0
     finished: float | None = None
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Those of this run, in order."""
+        return tuple(step for step in STEPS if self.judged or step != "judge")
 
     def add(self, stage: Stage) -> None:
         """Take note of one more stage."""
@@ -71,6 +83,10 @@ class Progress:
                 self.done["reference"] = "no reference"
             case Referenced():
                 self.done["reference"] = when
+            case Judged(agreement=None):
+                self.done["judge"] = "no judgement"
+            case Judged():
+                self.done["judge"] = when
             case Compared(report=None, correspondence=None):
                 self.done["comparison"] = "nothing"
             case Compared():
@@ -80,13 +96,13 @@ class Progress:
 
     def html(self, line: str | None = None, *, kind: str = "running") -> str:
         """The status line; `kind` is idle, waiting, running, done, stopped or failed."""
-        current = next((step for step in STEPS if step not in self.done), None)
+        current = next((step for step in self.steps if step not in self.done), None)
         if line is None:
             line = f"{DOING[current]} …" if current else "Done"
             if current == "prediction" and self.frames:
                 line = f"Reading the geometry out: {self.frames} of {self.slots} frames"
         items = []
-        for step in STEPS:
+        for step in self.steps:
             kinds, value = "", self.done.get(step, "–")
             if step in self.done:
                 kinds = "done"

@@ -19,6 +19,7 @@ from explorer.report import Alignment, Report
 if TYPE_CHECKING:
     from explorer.backbones.base import BackboneCard, Hashes
     from explorer.clip import Clip
+    from explorer.references.agreement import Agreement
     from explorer.store import Store
 
 _NUMBERS = ("point_error", "depth_error", "auc5", "auc30", "depth_scale")
@@ -98,16 +99,26 @@ def prediction_key(features: dict[str, Any], probe: str) -> dict[str, Any]:
 
 def report_key(prediction: dict[str, Any], reference: Reconstruction) -> dict[str, Any]:
     """What determines a comparison: a stored prediction, and the reference's own arrays."""
-    cameras = reference.cameras
+    return {**prediction, "reference": reconstruction_hash(reference)}
+
+
+def agreement_key(first: Reconstruction, second: Reconstruction) -> dict[str, Any]:
+    """What determines the comparison of two references: the arrays of both."""
+    return report_key({"layout": LAYOUT, "first": reconstruction_hash(first)}, second)
+
+
+def reconstruction_hash(found: Reconstruction) -> str:
+    """Of the arrays and the name of who made them."""
+    cameras = found.cameras
     named = {
-        "frames": reference.frames,
-        "depth": reference.depth,
-        "points": reference.points,
-        "confidence": reference.confidence,
+        "frames": found.frames,
+        "depth": found.depth,
+        "points": found.points,
+        "confidence": found.confidence,
         "cam_from_world": cameras.cam_from_world,
         "intrinsics": cameras.intrinsics,
     }
-    return {**prediction, "reference": hash_arrays(sorted(named.items()), reference.source)}
+    return hash_arrays(sorted(named.items()), found.source)
 
 
 def get_report(store: Store, key: dict[str, Any]) -> Report | None:
@@ -144,6 +155,22 @@ def put_report(store: Store, key: dict[str, Any], found: Report) -> None:
         "depth_error_map": found.depth_error_map,
     }
     store.put("report", key, arrays, {"columns": columns, "provenance": found.provenance})
+
+
+def get_agreement(store: Store, key: dict[str, Any]) -> Agreement | None:
+    """Stored agreement of two references, or None."""
+    from explorer.references.agreement import Agreement
+
+    report, found = get_report(store, key), store.get("agreement", key)
+    if report is None or found is None:
+        return None
+    return Agreement(report, found[0]["distance"], float(found[1]["threshold"]))
+
+
+def put_agreement(store: Store, key: dict[str, Any], found: Agreement) -> None:
+    """Store what two references say of each other."""
+    put_report(store, key, found.report)
+    store.put("agreement", key, {"distance": found.distance}, {"threshold": found.threshold})
 
 
 def device_type(device: str) -> str:

@@ -16,6 +16,7 @@ from explorer.report import Report
 
 if TYPE_CHECKING:
     from explorer.clip import Clip
+    from explorer.references.agreement import Agreement
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class LookRequest:
         sigma: fraction of noise in [0, 1]; ignored (0) by backbones without noise.
         seed: seed of the noise.
         reference: id of a reference, "none", or "auto": whichever knows the clip, if any does.
+        judge: id of a second reference that the first one is held against, or "none".
         start, stride, count: window of source frames; `count` None takes all.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         dtype: of the backbone's computation.
@@ -61,6 +63,7 @@ class LookRequest:
     vae_dtype: str = "float32"
     prompt: str = ""
     probe: Path | None = None
+    judge: str = "none"
 
     def target(self, device: str) -> Target:
         """What the backbone's loader is asked for on a device."""
@@ -159,8 +162,28 @@ class Referenced(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Judged(Stage):
+    """What a second judge says about the reference; only where one was asked for.
+
+    Attributes:
+        judge: its id.
+        agreement: of the reference, at the frames and pixels of `Referenced.reconstruction`, with
+            the judge; `agreement.disagree` are the disputed pixels. None without one.
+        provenance: of what the judge found.
+        note: what to keep in mind about it, or why there is no agreement.
+    """
+
+    judge: str
+    agreement: Agreement | None
+    provenance: dict[str, Any]
+    note: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Compared(Stage):
     """The metrics; `report` is None without a prediction or a reference.
+
+    `undisputed` is the same without the pixels that a second judge disputes, None without one.
 
     `correspondence` is what `explorer.correspondence.correspondence_summary` gives (`error_px`,
     `pck`, ...), None without a reference.
@@ -168,6 +191,7 @@ class Compared(Stage):
 
     report: Report | None
     correspondence: dict[str, Any] | None
+    undisputed: Report | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

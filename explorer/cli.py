@@ -1,4 +1,4 @@
-"""The command line: `emerge3d app | look | prepare | train | eval | view | backbones | doctor`."""
+"""The command line: `emerge3d app | look | prepare | train | eval | view | backbones | ...`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from explorer.commands.doctor import Doctor
 from explorer.commands.eval import Eval
 from explorer.commands.look import Look
 from explorer.commands.prepare import Prepare
+from explorer.commands.references import References
 from explorer.commands.train import Train
 from explorer.commands.view import View
 from explorer.errors import EmergeError
@@ -20,7 +21,7 @@ from explorer.errors import EmergeError
 BAD_INPUT = 2  # also what tyro exits with when the options themselves are wrong
 INTERRUPTED = 130
 
-Command = App | Look | Prepare | Train | Eval | View | Backbones | Doctor
+Command = App | Look | Prepare | Train | Eval | View | Backbones | References | Doctor
 
 
 def parse(argv: Sequence[str] | None = None) -> Command:

@@ -18,6 +18,7 @@ UNKNOWN = (128, 128, 128)
 DEPTH_MAP: Final = "viridis"
 ERROR_MAP: Final = "inferno"
 """Of errors and of similarities."""
+DISPUTED = (216, 190, 244)  # on neither the error's scale nor the pane's ground
 
 
 def colorize(

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from explorer import _look_cache as cache
-from explorer import references
+from explorer import _look_references, references
 from explorer._look_stages import (
     Compared,
     Decoded,
     FeaturesReady,
     Finished,
     FramePredicted,
+    Judged,
     LatentsReady,
     LookRequest,
     Predicted,
@@ -28,7 +28,7 @@ from explorer._look_summary import summarize
 from explorer.backbones import registry
 from explorer.backbones.base import Hashes, check_clip, never, stop_check
 from explorer.correspondence import correspondence_summary
-from explorer.errors import BackboneError, NoReconstruction, ProbeError, ReferenceError3D
+from explorer.errors import BackboneError, NoReconstruction, ProbeError
 from explorer.features import resolve_layers
 from explorer.references import agreement
 from explorer.source import open_source
@@ -47,6 +47,7 @@ __all__ = [
     "FeaturesReady",
     "Finished",
     "FramePredicted",
+    "Judged",
     "LatentsReady",
     "LookRequest",
     "Predicted",
@@ -70,8 +71,9 @@ def look(
     """Look at one cell; each stage is yielded as soon as it is there.
 
     Order: Decoded, LatentsReady, FeaturesReady, FramePredicted (one a slot), Predicted, Referenced,
-    Compared, Finished. Without a probe for the cell there is no FramePredicted and Predicted says
-    which cells have one; without a reference the metrics are None.
+    Judged (only where a second judge is asked), Compared, Finished. Without a probe for the cell
+    there is no FramePredicted and Predicted says which cells have one; without a reference the
+    metrics are None.
 
     Raises:
         EmergeError: bad clip, backbone, layer, sigma or reference.
@@ -109,8 +111,12 @@ class _Run:
         self.sigma = float(request.sigma) if self.card.uses_sigma else 0.0
         if not 0.0 <= self.sigma <= 1.0:
             raise BackboneError(f"sigma {self.sigma} is not in [0, 1]: it is the fraction of noise")
-        if request.reference not in (NO_REFERENCE, WHO_KNOWS):
-            references.check(request.reference)
+        known = (NO_REFERENCE, WHO_KNOWS)
+        for asked_for in (request.reference, request.judge):
+            if asked_for not in known:
+                references.check(asked_for)
+        if request.judge != NO_REFERENCE:
+            self.seconds["judge"] = 0.0
 
     def stages(self) -> Iterator[Stage]:
         request = self.request
@@ -124,7 +130,7 @@ class _Run:
             )
             key = cache.clip_key(clip)
         if request.reference == WHO_KNOWS:
-            known = references.suggest(clip) or NO_REFERENCE
+            known = references.who_knows(clip) or NO_REFERENCE
             request = self.request = replace(request, reference=known)
         yield Decoded(seconds=self.now(), clip=clip)
 
@@ -138,15 +144,26 @@ class _Run:
             clip, features, prediction, device
         )
 
+        judgement = None
+        if request.judge != NO_REFERENCE:
+            with self.timed("judge"):
+                surroundings = self.surroundings(features, device)
+                judgement = _look_references.judge(
+                    request.judge, clip, reference, surroundings, self.store
+                )
+            yield Judged(seconds=self.now(), **vars(judgement))
+
         with self.timed("comparison"):
-            report = None
+            report = rest = None
             if prediction is not None and probe is not None and reference is not None:
                 wanted = cache.prediction_key(self.features_key(key, device), probe.sha256)
-                report = self.report(wanted, prediction, reference)
+                compare = functools.partial(self.report, wanted, prediction)
+                report = compare(reference)
+                rest = _look_references.undisputed(judgement, reference, report, compare)
             matches = None
             if full is not None:
                 matches = correspondence_summary(features, full, size=clip.size)
-        yield Compared(seconds=self.now(), report=report, correspondence=matches)
+        yield Compared(seconds=self.now(), report=report, correspondence=matches, undisputed=rest)
 
         self.seconds["total"] = sum(self.seconds.values())
         summary = summarize(
@@ -159,6 +176,8 @@ class _Run:
             reference=reference,
             reference_note=reference_note,
             reference_consistency=self.consistency,
+            judged=_look_references.summary(judgement, reference, rest),
+            judge_note=None if judgement is None else judgement.note,
             report=report,
             correspondence=matches,
             seconds=self.seconds,
@@ -274,9 +293,10 @@ class _Run:
                     # The clip's features are still worth looking at, so the look goes on.
                     note = f"no reference: {error}"
             if full is not None:
-                size = prediction.size if prediction else _half(clip)
-                shown, note = _sampled(full, features, size)
-                note = note or full.provenance.get("note") or references.remark(name)
+                size = prediction.size if prediction else _look_references.half(clip)
+                shown, lacking = _look_references.sampled(full, features, size)
+                said = lacking if shown is None else references.note(name, full)
+                note = "; ".join(dict.fromkeys(filter(None, (said, lacking)))) or None
                 full = None if shown is None else full
             if full is not None and not full.sparse and len(full.frames) > 1:
                 self.consistency = agreement.summary(full)
@@ -356,36 +376,3 @@ def _frame_of(found: Reconstruction, slot: int, seconds: float) -> FramePredicte
         intrinsics=found.cameras.intrinsics[slot],
         cached=True,
     )
-
-
-def _sampled(
-    reference: Reconstruction, features: Features, size: tuple[int, int]
-) -> tuple[Reconstruction | None, str | None]:
-    """The reference at the slots' frames, on a prediction's pixel grid, and what it lacks there.
-
-    None where a sparse reference has nothing in any of these frames.
-    """
-    frames = features.slot_frames
-    note: str | None = None
-    if reference.sparse:
-        found = np.isin(frames, reference.frames)
-        if not found.all():
-            lacking = ", ".join(map(str, frames[~found]))
-            note = f"{reference.source} did not register frames {lacking}: no errors there"
-        frames = frames[found]
-        if not found.any() or not reference.at_frames(frames).valid.any():
-            return (
-                None,
-                f"no reference: {reference.source} has none of the frames that are compared",
-            )
-    try:
-        sampled = reference.at_frames(frames)
-    except KeyError as error:
-        raise ReferenceError3D(f"{error.args[0]}: choose another window or reference") from None
-    return (sampled if sampled.size == size else sampled.resized(*size)), note
-
-
-def _half(clip: Clip) -> tuple[int, int]:
-    """Where there is no prediction to match: enough points to see, few enough to stream."""
-    height, width = clip.size
-    return max(1, height // 2), max(1, width // 2)

@@ -4,6 +4,7 @@ Entities (timeline `frame`, the frame of the clip that a slot stands for):
     /prediction/points, /prediction/camera, /prediction/frustums
     /reference/points, /reference/camera, /reference/frustums
     /input, /depth/prediction, /depth/reference, /error
+    /error/disputed over the error: 1 where a second judge disagrees with the reference, else 0
 The input has the frames in between too, but none after the last slot's: the viewer rests at the end
 of the timeline, and what it shows there belongs to one frame.
 Panes that stay empty say why: /prediction/note, /depth/prediction/note, /reference/note, ...
@@ -31,6 +32,7 @@ from explorer._look_stages import (
     Decoded,
     FeaturesReady,
     FramePredicted,
+    Judged,
     Predicted,
     Referenced,
     Stage,
@@ -40,9 +42,10 @@ from explorer._recording_read import RecordedFrame, points_by_frame
 from explorer._resize import resize
 from explorer._typing import Bool, Float, UInt8
 from explorer.camera import Cameras
-from explorer.colors import DEPTH_MAP, PREDICTION, REFERENCE, UNKNOWN, colorize, masked
+from explorer.colors import DEPTH_MAP, DISPUTED, PREDICTION, REFERENCE, UNKNOWN, colorize, masked
 from explorer.jpeg import encode_jpeg
 from explorer.reconstruction import Reconstruction
+from explorer.references.agreement import Agreement
 from explorer.report import Report
 
 if TYPE_CHECKING:
@@ -93,6 +96,8 @@ class Recording:
         self._stream.send_blueprint(blueprint())
         self._clip: Clip | None = None
         self._frames: list[int] = []
+        self._referenced: list[int] = []
+        self._disputed: Bool[np.ndarray, "S H W"] | None = None
         log_conventions(self._stream)
 
     def on_stage(self, stage: Stage) -> None:
@@ -115,13 +120,18 @@ class Recording:
             case Referenced(reconstruction=None):
                 log_absence(self._stream, "reference", "no reference")
             case Referenced(reconstruction=Reconstruction() as found):
-                self._frames = self._frames or [int(frame) for frame in found.frames]
+                self._referenced = [int(frame) for frame in found.frames]
+                self._frames = self._frames or self._referenced
                 for index, frame in enumerate(found.frames):
                     log_reference_frame(self._stream, found, index, image=self._image(int(frame)))
+            case Judged(agreement=Agreement() as agreed):
+                self._disputed = agreed.disagree
             case Compared(report=None):
                 self._stream.log("/error/note", empty_picture("nothing to compare"), static=True)
             case Compared(report=Report() as report):
                 log_error(self._stream, report, self._frames)
+                if self._disputed is not None:
+                    log_disputed(self._stream, self._disputed, self._referenced)
 
     def read(self) -> bytes:
         """The bytes logged since the last call, each time a complete rrd; empty if nothing new.
@@ -245,6 +255,18 @@ def log_error(stream: rr.RecordingStream, report: Report, frames: list[int]) -> 
         stream.set_time(TIMELINE, sequence=frame)
         colours = colorize(errors, low=ERROR_RANGE[0], high=ERROR_RANGE[1])
         stream.log("/error", rr.Image(colours))
+
+
+def log_disputed(
+    stream: rr.RecordingStream, disputed: Bool[np.ndarray, "S H W"], frames: list[int]
+) -> None:
+    """A layer over the error: what a second judge disputes is covered."""
+    classes = rr.AnnotationContext([(0, "agreed", (0, 0, 0, 0)), (1, "disputed", (*DISPUTED, 255))])
+    stream.log("/error/disputed", classes, static=True)
+    for frame, pixels in zip(frames, disputed, strict=True):
+        stream.set_time(TIMELINE, sequence=frame)
+        layer = rr.SegmentationImage(pixels.astype(np.uint8), opacity=1.0)
+        stream.log("/error/disputed", layer)
 
 
 def _log_points(

@@ -90,6 +90,7 @@ class Choosing:
         layer: float | None,
         sigma: float | None,
         reference: str,
+        judge: str = NO_REFERENCE,
     ) -> Update:
         """Any control was moved: says so where the results on the page are of another choice."""
         if start is None or stride is None or count is None or layer is None or sigma is None:
@@ -101,6 +102,7 @@ class Choosing:
             int(layer),
             round(float(sigma), 2),
             reference,
+            judge,
         )
         return {"stale": stale(session.shown, session.controls)}
 
@@ -141,7 +143,7 @@ class Choosing:
 
 
 def reference_of(source: Source | None) -> str:
-    """What a video can be compared with: the first reference that knows it, or "none".
+    """What a video can be compared with: who knows it, else who can estimate it, or "none".
 
     Raises:
         ClipError: the video cannot be decoded.

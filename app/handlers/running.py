@@ -17,6 +17,7 @@ from app.state import Run, Session
 from app.window import Window
 from explorer.errors import Cancelled, EmergeError
 from explorer.look import (
+    NO_REFERENCE,
     Compared,
     Decoded,
     FeaturesReady,
@@ -48,12 +49,13 @@ class Running:
         layer: float,
         sigma: float,
         reference: str,
+        judge: str = NO_REFERENCE,
     ) -> Iterator[Update]:
         """One look, streamed. Errors end it with a line that says what to do."""
         run = session.begin()
         source = session.source  # another clip may be chosen while this one runs
         turns = self._shared.turns
-        steps = Progress()
+        steps = Progress(judged=judge != NO_REFERENCE)
         yield {
             "status": steps.html("Starting …", kind="waiting"),
             "stop": _on(True),
@@ -69,6 +71,7 @@ class Running:
                 int(layer),
                 round(float(sigma), 2),
                 reference,
+                judge,
             )
             session.controls = choice
             if source is None:
@@ -83,6 +86,7 @@ class Running:
                 layer=choice.layer,
                 sigma=choice.sigma,
                 reference=choice.reference,
+                judge=choice.judge,
                 start=choice.window.start,
                 stride=choice.window.stride,
                 count=choice.window.count,
@@ -137,7 +141,9 @@ class Running:
                 elif isinstance(stage, Referenced) and session.pick is not None:
                     update["film"] = film.show(found, session.pick)
                 elif isinstance(stage, Compared):
-                    update["legend"] = legend.html(error=stage.report is not None)
+                    update["legend"] = legend.html(
+                        error=stage.report is not None, disputed=found.agreement is not None
+                    )
                 elif isinstance(stage, Finished):
                     update["metrics"] = metrics_panel.show(found)
                     update["log"] = gr.update(value=found.summary, visible=True)

@@ -140,9 +140,6 @@ def download(card: BackboneCard) -> Path:
     Raises:
         BackboneError: no network, offline mode, an unknown or gated repository; with what to do.
     """
-    from huggingface_hub import errors as hub
-    from huggingface_hub import snapshot_download
-
     source = card.source
     if source is None:
         raise BackboneError(f"{card.id} comes with the package: there is nothing to download")
@@ -150,22 +147,36 @@ def download(card: BackboneCard) -> Path:
         raise BackboneError(f"{card.id} is in no repository: {_by_hand(card)}")
     if source.shared is not None:
         download(replace(card, source=source.shared))
+    return fetch(source)
+
+
+def fetch(source: Source, *, then: str = "give --weights DIR here") -> Path:
+    """Fetch the wanted files of a repository on the Hugging Face hub; the folder that has them.
+
+    Args:
+        source: the repository, its revision and the patterns of the files.
+        then: what to do with a folder DIR that was fetched elsewhere, in words.
+
+    Raises:
+        BackboneError: no network, offline mode, an unknown or gated repository; with what to do.
+    """
+    from huggingface_hub import errors as hub
+    from huggingface_hub import snapshot_download
+
+    repo = source.repo
     at = "" if source.revision is None else f" --revision {source.revision}"
-    by_hand = (
-        f"on a machine with access: hf download {source.repo}{at} --local-dir DIR; "
-        "then give --weights DIR here"
-    )
+    by_hand = f"on a machine with access: hf download {repo}{at} --local-dir DIR; then {then}"
     try:
-        return Path(snapshot_download(source.repo, **_wanted(source)))
+        return Path(snapshot_download(repo, **_wanted(source)))
     except hub.GatedRepoError:
-        reason = f"{_access(source.repo)} and try again"
+        reason = f"{_access(repo)} and try again"
     except hub.RepositoryNotFoundError:
-        reason = f"{source.repo} is not on the hub, or is private: `hf auth login` may help"
+        reason = f"{repo} is not on the hub, or is private: `hf auth login` may help"
     except hub.OfflineModeIsEnabled:
         reason = f"HF_HUB_OFFLINE is set, so nothing is fetched: unset it, or {by_hand}"
     except (OSError, ValueError) as error:
         cause = " ".join(str(error).split())[:200]
-        reason = f"{source.repo} could not be fetched ({cause}): try again, or {by_hand}"
+        reason = f"{repo} could not be fetched ({cause}): try again, or {by_hand}"
     raise BackboneError(reason)
 
 

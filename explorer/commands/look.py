@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from explorer.recording import Recording
 
 
+UNDISPUTED = {"point error": "point_error", "depth error": "depth_error"}
+
+
 @dataclass(frozen=True)
 class Look:
     """Look at a clip: features of one layer at one noise level, read out in 3D."""
@@ -31,7 +34,10 @@ class Look:
     sigma: float | None = None
     """Fraction of noise in [0, 1]. Default: the backbone's own."""
     reference: str = "auto"
-    """Who says what the true geometry is; "auto": whoever knows the clip; or "none"."""
+    """Who says what the true geometry is, "auto": whoever knows the clip, or "none";
+    `emerge3d references` lists them."""
+    judge: str = "none"
+    """A second reference: where it disagrees with the first, and the errors without that."""
     seed: int = 0
     """Seed of the noise."""
     start: int | None = None
@@ -115,6 +121,7 @@ class Look:
             sigma=sigma if self.sigma is None else self.sigma,
             seed=self.seed,
             reference=self.reference,
+            judge=self.judge,
             start=window.start,
             stride=window.stride,
             count=window.count,
@@ -172,6 +179,7 @@ def table(summary: dict[str, Any], *, chosen: bool = True) -> str:
         ("device", f"{source['device']}, {source['dtype']}"),
         *((name, _number(summary[key])) for key, name in METRIC_NAMES.items()),
         (NOTHING_MOVES, _number(matches.get("nothing_moves_px"))),
+        *_judged(summary),
         ("alignment", "-" if alignment is None else f"scale {alignment['scale']:.4f}"),
         ("seconds", ", ".join(f"{name} {value:.2f}" for name, value in summary["seconds"].items())),
         (
@@ -183,6 +191,23 @@ def table(summary: dict[str, Any], *, chosen: bool = True) -> str:
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _judged(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a second judge disputes, and the errors without that; nothing without one."""
+    found, rest = summary["agreement"], summary["undisputed"]
+    if found is None:
+        return []
+    rows = [
+        (
+            "disputed pixels",
+            f"{found['share']:.1%} of {found['pixels']} that {found['judge']} knows too, "
+            f"off by more than {found['threshold']:.2f}",
+        )
+    ]
+    if rest is not None:
+        rows += [(f"undisputed {name}", _number(rest[key])) for name, key in UNDISPUTED.items()]
+    return rows
 
 
 def _window(window: dict[str, int]) -> str:

@@ -6,24 +6,38 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from explorer.clip import Clip
 from explorer.errors import ReferenceError3D
 from explorer.reconstruction import Reconstruction
 from explorer.references._context import Context
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from explorer.backbones._options import Source
+
 __all__ = [
     "Context",
     "Reference",
     "check",
+    "describe",
+    "download",
+    "is_here",
     "label",
     "names",
+    "note",
     "offered",
     "reconstruct",
     "register",
     "remark",
     "suggest",
+    "who_knows",
 ]
+
+FALLBACK = "estimate"
+"""Who is asked about a video that nobody knows."""
 
 Reference = Callable[[Clip, Context], Reconstruction | None]
 
@@ -39,9 +53,11 @@ class Entry:
         title: one line for people.
         reference: makes the geometry.
         missing: what it lacks on this machine and how to get it, or None; must be quick.
-        knows: whether it has geometry of a clip at hand, quickly and without computing it; only
-            such a reference is suggested without being asked for. None never knows.
+        knows: whether it has geometry of a clip at hand, quickly and without computing it. None
+            never knows.
         remark: what to keep in mind, said beside the name wherever it is offered.
+        licence: of what does the work: weights, or the program.
+        source: where its weights are published; None where it needs none, or has its own.
     """
 
     title: str
@@ -49,6 +65,8 @@ class Entry:
     missing: Callable[[], str | None] | None
     knows: Callable[[Clip], bool] | None
     remark: str | None
+    licence: str = ""
+    source: Source | None = None
 
 
 _references: dict[str, Entry] = {}
@@ -61,11 +79,13 @@ def register(
     missing: Callable[[], str | None] | None = None,
     knows: Callable[[Clip], bool] | None = None,
     remark: str | None = None,
+    licence: str = "",
+    source: Source | None = None,
 ) -> Callable[[Reference], Reference]:
     """Put a reference into the list; it returns None for a clip that it knows nothing about."""
 
     def decorate(reference: Reference) -> Reference:
-        _references[name] = Entry(title, reference, missing, knows, remark)
+        _references[name] = Entry(title, reference, missing, knows, remark, licence, source)
         return reference
 
     return decorate
@@ -76,7 +96,9 @@ def _discover() -> dict[str, Entry]:
     for module in pkgutil.iter_modules(__path__):
         if not module.name.startswith("_"):
             importlib.import_module(f"{__name__}.{module.name}")
-    ranked = sorted(_references.items(), key=lambda item: item[1].knows is None)
+    ranked = sorted(
+        _references.items(), key=lambda item: (item[1].knows is None, item[0] != FALLBACK)
+    )
     return dict(ranked)
 
 
@@ -94,6 +116,37 @@ def offered() -> dict[str, str]:
     }
 
 
+def describe() -> list[dict[str, Any]]:
+    """Each reference: id, title, licence, repository of its weights, and what it lacks here."""
+    return [
+        {
+            "id": name,
+            "title": entry.title,
+            "licence": entry.licence,
+            "remark": entry.remark,
+            "source": None if entry.source is None else entry.source.repo,
+            "download_bytes": 0 if entry.source is None else entry.source.download_bytes,
+            "missing": None if entry.missing is None else entry.missing(),
+        }
+        for name, entry in _discover().items()
+    ]
+
+
+def download(name: str) -> Path:
+    """Fetch a reference's published weights into the hub's cache; the folder that has them.
+
+    Raises:
+        ReferenceError3D: there is no such reference, it has no published weights, or they cannot
+            be fetched; says what to do.
+    """
+    from explorer.references import _published
+
+    source = _entry(name).source
+    if source is None:
+        raise ReferenceError3D(f"the reference {name} takes no published weights")
+    return _published.download(name, source)
+
+
 def label(name: str) -> str:
     """The name as it is offered: with what to keep in mind about it."""
     kept = _entry(name).remark
@@ -106,12 +159,35 @@ def remark(name: str) -> str | None:
     return None if found is None else f"the reference {name} is a {found.removeprefix('a ')}"
 
 
-def suggest(clip: Clip) -> str | None:
-    """The first reference that has the geometry of a clip at hand, or None."""
+def note(name: str, found: Reconstruction) -> str | None:
+    """What to keep in mind about what a reference found: its own words, else those on the name."""
+    return found.provenance.get("note") or remark(name)
+
+
+def who_knows(clip: Clip) -> str | None:
+    """The reference that has a clip's geometry at hand, or None; nothing is computed."""
     for name, entry in _discover().items():
         if entry.knows is not None and entry.knows(clip):
             return name
     return None
+
+
+def suggest(clip: Clip) -> str | None:
+    """Who to compare a clip with: who has its geometry at hand, else who can estimate it, or None.
+
+    Nothing is computed.
+    """
+    return who_knows(clip) or (FALLBACK if is_here(FALLBACK) else None)
+
+
+def is_here(name: str) -> bool:
+    """Whether a reference can be used on this machine.
+
+    Raises:
+        ReferenceError3D: there is no reference of this name.
+    """
+    entry = _entry(name)
+    return entry.missing is None or entry.missing() is None
 
 
 def check(name: str) -> None:

@@ -76,6 +76,7 @@ def run(
         _check_features(database)
         _stoppable(partial(_match, database, seed), should_stop)
         _check_matches(database, len(frames))
+        _check_depth(database)
         found = []
         for ratio in FOCAL_RATIOS:
             focal = ratio * frames.shape[2]
@@ -226,21 +227,32 @@ def _check_matches(database: Path, frames: int) -> None:
         )
 
 
-def _why_no_model(database: Path) -> str:
-    """Flat scenes and cameras that only turn match well and still give no depth."""
+def _check_depth(database: Path) -> None:
+    """Refuse at once what has no depth in any pair: looking for one to begin with takes minutes."""
+    if _flat(database)[0] == 1.0:
+        raise NoReconstruction(_why_no_model(database))
+
+
+def _flat(database: Path) -> tuple[float, int]:
+    """(share of the matched pairs in which the camera only turns or sees a plane, their number)."""
     kind = pycolmap.TwoViewGeometryConfiguration
     flat = (kind.PLANAR, kind.PANORAMIC, kind.PLANAR_OR_PANORAMIC)
     with pycolmap.Database.open(database) as opened:
         _, geometries = opened.read_two_view_geometries()
     verified = [geometry.config for geometry in geometries if len(geometry.inlier_matches)]
-    share = sum(config in flat for config in verified) / max(1, len(verified))
+    return sum(config in flat for config in verified) / max(1, len(verified)), len(verified)
+
+
+def _why_no_model(database: Path) -> str:
+    """Flat scenes and cameras that only turn match well and still give no depth."""
+    share, verified = _flat(database)
     if share > 0.5:
         return (
-            f"too little parallax: in {share:.0%} of the {len(verified)} matched pairs of frames "
+            f"too little parallax: in {share:.0%} of the {verified} matched pairs of frames "
             "the camera only turns, or looks at a plane: take a longer window with more movement"
         )
     return (
-        f"COLMAP found no pair of frames to begin with among {len(verified)} that match: too few "
+        f"COLMAP found no pair of frames to begin with among {verified} that match: too few "
         "matches or too little parallax; take a longer window with more movement"
     )
 

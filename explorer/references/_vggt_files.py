@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from explorer.backbones._weights import VARIABLE, fingerprint
+from explorer.backbones._options import Source
+from explorer.backbones._weights import fingerprint
 from explorer.errors import ReferenceError3D
+from explorer.references import _published
 
-REPO = "facebook/VGGT-1B"
 NAME = "vggt"
+BACKBONE = "vggt-1b"
+"""The same weights as features: whoever has put them there for these has them here."""
 FILES = ("model.safetensors", "model.pt")
+SOURCE = Source("facebook/VGGT-1B", FILES, 5_030_000_000)
 
 
 @dataclass(frozen=True)
@@ -38,22 +41,12 @@ class Weights:
 
 
 def published() -> Weights:
-    """VGGT-1B, or another size of it: $EMERGE3D_WEIGHTS/vggt, else the hub's cache.
+    """VGGT-1B, or another size of it: $EMERGE3D_WEIGHTS/vggt or /vggt-1b, else the hub's cache.
 
     Raises:
         ReferenceError3D: it is not on this machine; says how to get it.
     """
-    root = os.environ.get(VARIABLE)
-    if root and (Path(root) / NAME).is_dir():
-        return in_folder(Path(root) / NAME)
-    cached = _cached()
-    if cached is not None:
-        return in_folder(cached)
-    raise ReferenceError3D(
-        f"the weights of the reference {NAME} are not on this machine ({REPO}, 5.0 GB): "
-        f"hf download {REPO} {FILES[0]}, or put them into a folder {NAME} and set {VARIABLE} to "
-        "the folder around it; the licence on the model's page holds"
-    )
+    return in_folder(_published.find(NAME, SOURCE, also=(BACKBONE,)))
 
 
 def in_folder(folder: Path) -> Weights:
@@ -85,16 +78,6 @@ def in_folder(folder: Path) -> Weights:
         map_size=_size(card.get("maps")),
         digest=_digest(path, path.stat().st_mtime_ns, path.stat().st_size, json.dumps(config)),
     )
-
-
-def _cached() -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    for name in FILES:
-        found = try_to_load_from_cache(REPO, name)
-        if isinstance(found, str):
-            return Path(found).parent
-    return None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,11 @@ import torch
 
 from explorer._resize import resize
 from explorer._typing import Float, UInt8
+from explorer.backbones._hooks import checked_before
 from explorer.backbones._memory import free
 from explorer.backbones._torch_files import load_strictly, read_state
 from explorer.backbones._weights import size_text
-from explorer.backbones.base import stop_check
+from explorer.backbones.base import never, stop_check
 from explorer.errors import BackboneError, ReferenceError3D
 from explorer.nets.geometry import DenseMaps
 from explorer.nets.pose import decode_pose
@@ -27,12 +28,12 @@ from explorer.nets.vggt import (
     VGGTConfig,
     without_tracks,
 )
+from explorer.references._turn import turn
 from explorer.references._vggt_files import Weights
 
 CHUNK = 4
 """Frames whose maps are computed at a time."""
 KEYS = ("model", "state_dict")
-_one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -77,42 +78,68 @@ def run(
         weights: of the network.
         size: (height, width) of its input, multiples of its patch.
         device: "cpu", "cuda", ...
-        should_stop: asked before the blocks, and before each few frames of the heads.
+        should_stop: asked before each block, and before each few frames of the heads.
 
     Raises:
         ReferenceError3D: weights that are broken or of another network, or too little memory.
         Cancelled: `should_stop` became true.
     """
-    with _one_at_a_time:
-        stop_check(should_stop)
+    with turn(should_stop):
         config = _config(weights)
         _check_memory(config, weights, len(frames), size, device)
         model = _load(weights.path, weights.digest, config, device)
         on_gpu = device.startswith("cuda")
+        map_size = weights.map_size or size
         pictures = np.stack([resize(frame, size) for frame in frames])
         images = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2)[None].float() / 255.0
-        grid = (size[0] // config.patch, size[1] // config.patch)
-        map_size = weights.map_size or size
-        stop_check(should_stop)
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=on_gpu):
-            taps = model.trunk(images)
-        encoding = model.cameras(taps)[-1][0]
-        parts = []
-        for start in range(0, len(frames), CHUNK):
-            stop_check(should_stop)
-            maps = model.maps(taps, grid, map_size, frames=slice(start, start + CHUNK))
-            parts.append(DenseMaps(*(field.float().cpu() for field in maps)))
-        cam_from_world, intrinsics = decode_pose(encoding.float().cpu(), map_size)
-    merged = DenseMaps(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+        maps, encoding = infer(model, images, map_size, half=on_gpu, should_stop=should_stop)
+        cam_from_world, intrinsics = decode_pose(encoding, map_size)
     return Estimate(
-        depth=merged.depth.numpy(),
-        depth_confidence=merged.depth_confidence.numpy(),
-        points=merged.points.numpy(),
-        points_confidence=merged.points_confidence.numpy(),
+        depth=maps.depth.numpy(),
+        depth_confidence=maps.depth_confidence.numpy(),
+        points=maps.points.numpy(),
+        points_confidence=maps.points_confidence.numpy(),
         cam_from_world=cam_from_world.numpy(),
         intrinsics=intrinsics.numpy(),
         dtype="bfloat16" if on_gpu else "float32",
     )
+
+
+def infer(
+    model: VGGT,
+    images: Float[torch.Tensor, "1 S 3 H W"],
+    map_size: tuple[int, int],
+    *,
+    half: bool,
+    should_stop: Callable[[], bool] = never,
+) -> tuple[DenseMaps, Float[torch.Tensor, "S 9"]]:
+    """(maps of all frames, their pose encodings), in host memory and float32.
+
+    Args:
+        model: on the device of the images.
+        images: RGB in [0, 1]; H and W multiples of the patch.
+        map_size: (height, width) of the maps.
+        half: attention in bfloat16. The heads are float32 either way.
+        should_stop: asked before each block, and before each `CHUNK` frames of the heads.
+
+    Raises:
+        Cancelled: `should_stop` became true.
+    """
+    height, width = images.shape[-2:]
+    grid = (height // model.config.patch, width // model.config.patch)
+    trunk = model.aggregator
+    with ExitStack() as stack:
+        for block in [*trunk.patch_embed.blocks, *trunk.frame_blocks, *trunk.global_blocks]:
+            stack.enter_context(checked_before(block, should_stop))
+        stack.enter_context(torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=half))
+        taps = model.trunk(images)
+    encoding = model.cameras(taps)[-1][0].float().cpu()
+    parts = []
+    for start in range(0, images.shape[1], CHUNK):
+        stop_check(should_stop)
+        maps = model.maps(taps, grid, map_size, frames=slice(start, start + CHUNK))
+        parts.append(DenseMaps(*(field.float().cpu() for field in maps)))
+    return DenseMaps(*(torch.cat(fields) for fields in zip(*parts, strict=True))), encoding
 
 
 def _config(weights: Weights) -> VGGTConfig:

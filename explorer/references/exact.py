@@ -56,7 +56,12 @@ def _knows(clip: Clip) -> bool:
     return find_geometry(clip.source_hash) is not None
 
 
-@register("exact", "Exact geometry from the renderer (shipped clips)", knows=_knows)
+@register(
+    "exact",
+    "Exact geometry from the renderer (shipped clips)",
+    knows=_knows,
+    licence="Apache-2.0",
+)
 def reconstruct(clip: Clip, context: Context | None = None) -> Reconstruction | None:
     """Exact geometry of the frames that a clip shows, None for a video that was not rendered here.
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 TOY = "toy-vggt"
 REMARK = "a network's estimate, not ground truth"
+LICENCE = "CC BY-NC 4.0 (facebook/VGGT-1B-Commercial, gated: other terms, same layout)"
 TOY_REMARK = "toy estimate, not ground truth"
 _TOY_STEP = 4  # frames a slot: it was trained on few frames, those that stand for slots
 SIDE = 518
@@ -52,7 +53,14 @@ def _missing_toy() -> str | None:
     return f"the reference {TOY} is not part of this installation: there is no {toy_folder()}"
 
 
-@register("vggt", "VGGT-1B: points from depth and cameras", missing=_missing, remark=REMARK)
+@register(
+    "vggt",
+    "VGGT-1B: points from depth and cameras",
+    missing=_missing,
+    remark=REMARK,
+    licence=LICENCE,
+    source=_vggt_files.SOURCE,
+)
 def reconstruct(clip: Clip, context: Context) -> Reconstruction:
     """All frames of a clip by facebook/VGGT-1B, or what a folder holds; points unprojected.
 
@@ -64,14 +72,27 @@ def reconstruct(clip: Clip, context: Context) -> Reconstruction:
     return estimate(clip, context, _vggt_files.published(), name="vggt")
 
 
-@register("vggt-point-head", "VGGT-1B: points from its point head", missing=_missing, remark=REMARK)
+@register(
+    "vggt-point-head",
+    "VGGT-1B: points from its point head",
+    missing=_missing,
+    remark=REMARK,
+    licence=LICENCE,
+    source=_vggt_files.SOURCE,
+)
 def reconstruct_points(clip: Clip, context: Context) -> Reconstruction:
     """Like `reconstruct`, with the point head's points and its confidence."""
     weights = _vggt_files.published()
     return estimate(clip, context, weights, name="vggt-point-head", point_head=True)
 
 
-@register(TOY, "Toy VGGT: trained on rendered clips only", missing=_missing_toy, remark=TOY_REMARK)
+@register(
+    TOY,
+    "Toy VGGT: trained on rendered clips only",
+    missing=_missing_toy,
+    remark=TOY_REMARK,
+    licence="Apache-2.0",
+)
 def reconstruct_toy(clip: Clip, context: Context) -> Reconstruction:
     """The frames that are compared, by the small network of the package.
 

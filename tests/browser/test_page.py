@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -278,13 +280,42 @@ def test_a_text_file_renamed_mp4_gives_a_readable_error_and_the_page_goes_on(bob
     assert bob.run() == "done", bob.status
 
 
+def choose_option(visitor: Visitor, name: str, option: str) -> None:
+    """Choose in a list ("reference", "judge")."""
+    visitor.page.locator(f"#{name} input").click()
+    visitor.page.get_by_role("option", name=option).click()
+    expect(visitor.page.locator(f"#{name} input")).to_have_value(re.compile(f"^{option}"))
+
+
+def test_a_second_judge_marks_what_it_disputes_and_the_metrics_say_so(bob: Visitor) -> None:
+    pytest.importorskip("pycolmap")
+    bob.pick_clip(1)
+    bob.choose("layer", 5)
+    bob.page.get_by_text("Second judge").click()
+    choose_option(bob, "judge", "colmap")
+    assert bob.run() == "done", bob.status
+    assert "judge" in bob.status
+    expect(bob.page.locator("#legend")).to_contain_text("disputed by the second judge")
+    bob.tab("Metrics")
+    panel = bob.page.locator("#metrics")
+    expect(panel).to_contain_text("colmap disputes")
+    rest = panel.locator("tr.rest td").first.inner_text()
+    assert 0 < float(rest) != float(panel.locator("tr.this td").first.inner_text())
+    expect(panel.locator("tr.judges th")).to_contain_text("exact against colmap")
+    expect(panel.locator("table.frames thead")).to_contain_text("reference with itself")
+    choose_option(bob, "judge", "none")
+    bob.page.get_by_text("Second judge").click()
+
+
 def test_an_uploaded_video_runs_to_the_end_without_a_reference(bob: Visitor, media: Path) -> None:
     video = media / "Colosseum.mp4"
     if not video.is_file():
         pytest.skip(f"{video} is not there")
     bob.upload("Colosseum.mp4", video.read_bytes())
     expect(bob.page.locator("#status")).to_contain_text("Colosseum.mp4 is here")
-    expect(bob.page.locator("#reference input")).to_have_value("none")
+    suggested = "estimate" if importlib.util.find_spec("pycolmap") else "none"
+    expect(bob.page.locator("#reference input")).to_have_value(re.compile(f"^{suggested}"))
+    choose_option(bob, "reference", "none")  # that camera only turns, and finding out takes a while
     expect(bob.page.locator("#preview")).to_contain_text("Colosseum.mp4")
     assert bob.run() == "done", bob.status
     assert "no reference" in bob.status

@@ -34,7 +34,10 @@ assert not heavy, heavy
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["look"], ["prepare"], ["train"], ["eval"], ["app"], ["view"], ["backbones"], ["doctor"]],
+    [
+        *([], ["look"], ["prepare"], ["train"], ["eval"], ["app"], ["view"]),
+        *(["backbones"], ["references"], ["doctor"]),
+    ],
 )
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     done = subprocess.run(
@@ -147,6 +150,9 @@ def test_look_prints_a_table_for_people(tiny: Any, capsys: pytest.CaptureFixture
         ["look", "missing.mp4", "--backbone", "tiny"],
         ["look", "missing.mp4", "--backbone", "no-such-thing"],
         ["backbones", "no-such-thing"],
+        ["references", "no-such-thing"],
+        ["references", "--download"],
+        ["references", "exact", "--download"],
         ["view", "missing.rrd"],
     ],
 )

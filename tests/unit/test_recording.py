@@ -13,6 +13,7 @@ from explorer._look_stages import (
     Decoded,
     FeaturesReady,
     FramePredicted,
+    Judged,
     Predicted,
     Referenced,
 )
@@ -28,6 +29,7 @@ from explorer.recording import (
     frustum,
     points_by_frame,
 )
+from explorer.references.agreement import Agreement
 from explorer.report import Alignment, Report
 
 SIZE = (8, 12)
@@ -120,6 +122,28 @@ def recorded(tmp_path: Path, clip: Clip, scene: Reconstruction) -> Path:
         recording.on_stage(stage)
     recording.close()
     return tmp_path / "run.rrd"
+
+
+def test_disputed_pixels_are_a_layer_over_the_error(
+    tmp_path: Path, clip: Clip, scene: Reconstruction
+) -> None:
+    *before, compared = everything(clip, scene)
+    distance = np.zeros(scene.depth.shape)
+    distance[1, 2:5, 3:9] = 1.0
+    agreed = Agreement(compared.report, distance, 0.5)
+    judged = Judged(seconds=0.0, judge="other", agreement=agreed, provenance={}, note=None)
+    path = tmp_path / "judged.rrd"
+    recording = Recording("test", path=path)
+    for stage in (*before, judged, compared):
+        recording.on_stage(stage)
+    recording.close()
+    found = {}
+    for frame, row in rows(path)["/error/disputed"]:
+        (buffer,) = next(value for name, value in row.items() if name.endswith(":buffer"))
+        found[frame] = np.asarray(buffer, dtype=np.uint8).reshape(SIZE)
+    assert sorted(found) == FRAMES.tolist()
+    for slot, frame in enumerate(FRAMES.tolist()):
+        np.testing.assert_array_equal(found[frame] > 0, agreed.disagree[slot])
 
 
 def test_every_entity_has_a_row_at_every_slots_frame(recorded: Path) -> None:

@@ -23,6 +23,7 @@ SHOWN = Choice(CLIP, Window(0, 1, 17), "toy-wan", 5, 0.3, "exact")
         (replace(SHOWN, sigma=0.5), "sigma 0.50"),
         (replace(SHOWN, backbone="rgb", layer=0), "rgb, layer 0"),
         (replace(SHOWN, reference="none"), "reference none"),
+        (replace(SHOWN, judge="colmap"), "second judge colmap"),
         (replace(SHOWN, window=Window(2, 2, 9)), "frames 2 to 18, 9 of them"),
         (replace(SHOWN, source=replace(CLIP, path=Path("b.mp4"), name="b")), "b"),
         (replace(SHOWN, source=None), "no video"),

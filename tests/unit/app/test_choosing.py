@@ -16,7 +16,7 @@ from app._gradio import gr
 from app.handlers import Handlers
 from app.state import Session
 from explorer.clip import VideoInfo, load_clip
-from explorer.references import exact
+from explorer.references import estimate, exact
 
 
 def test_another_backbone_keeps_the_first_frame_and_the_stride(
@@ -39,10 +39,13 @@ def test_a_window_past_the_end_of_the_video_is_suggested_anew(session: Session) 
     assert window.kept(session.source, rgb, past) == window.suggested(session.source, rgb)
 
 
-def test_an_upload_has_no_reference_unless_its_geometry_is_here(
-    page: Handlers, session: Session, make_video: Any
+def test_an_upload_has_the_best_judge_at_hand_unless_its_geometry_is_here(
+    page: Handlers, session: Session, make_video: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     video = make_video("own.mp4")
+    monkeypatch.setattr(estimate, "JUDGES", ("colmap",))
+    assert page.choosing.uploaded(session, BACKBONE, str(video))["reference"] == "estimate"
+    monkeypatch.setattr(estimate, "JUDGES", ())  # nobody is here
     update = page.choosing.uploaded(session, BACKBONE, str(video))
     assert update["reference"] == "none"
     source = session.source

@@ -134,6 +134,14 @@ def test_a_clip_that_cannot_be_reconstructed_says_why(clip: Clip, reason: str) -
         references.reconstruct("colmap", clip)
 
 
+def test_a_clip_without_depth_in_any_pair_is_refused_before_any_mapping(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(steps, "_map", None)
+    with pytest.raises(NoReconstruction, match="in 100% of the 6 matched pairs"):
+        references.reconstruct("colmap", noise(4))
+
+
 def test_that_a_clip_cannot_be_reconstructed_is_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +188,7 @@ def test_models_that_agree_are_believed(monkeypatch: pytest.MonkeyPatch) -> None
         ([model()], "unconfirmed"),
         ([model(), model(observed=np.arange(40) < np.full((3, 1), 9))], "unconfirmed"),
         ([model(), model(focal=500.0)], "ambiguous"),
+        ([model(focal=4000.0), model(focal=3900.0)], r"implausible.*15\.6 widths"),
         (
             [model(), model(cam_from_world=model().cam_from_world * [[1, 1, 1, -1]])],
             "180 degrees apart",
@@ -187,7 +196,15 @@ def test_models_that_agree_are_believed(monkeypatch: pytest.MonkeyPatch) -> None
         ([model(points=model().points + [0, 0, 200])] * 2, "too little parallax"),
         ([model(points=np.ones((9, 3)), observed=np.ones((3, 9), bool))] * 2, "9 points"),
     ],
-    ids=["one start", "a weak rival", "focal lengths", "reversed", "far away", "few points"],
+    ids=[
+        "one start",
+        "a weak rival",
+        "focal lengths",
+        "a long lens",
+        "reversed",
+        "far away",
+        "few points",
+    ],
 )
 def test_a_model_that_may_be_wrong_is_refused(
     models: list[object], reason: str, monkeypatch: pytest.MonkeyPatch

@@ -17,7 +17,8 @@ from explorer.camera import project
 from explorer.clip import Clip, clip_from_frames
 from explorer.errors import Cancelled, ReferenceError3D
 from explorer.nets.vggt import VGGT, VGGTConfig
-from explorer.references import Context, _vggt_files, _vggt_run, vggt
+from explorer.references import Context, _published, _vggt_files, _vggt_run, vggt
+from explorer.references._turn import turn
 from explorer.store import Store
 
 TINY = VGGTConfig(
@@ -198,23 +199,45 @@ def test_the_toy_sees_the_compared_frames_at_the_sizes_on_its_card(
     assert alone.frames.tolist() == [0, 1, 5]
 
 
-def test_stop_between_frames_ends_the_pass(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+BLOCKS = TINY.embedder_depth + 2 * TINY.pairs
+
+
+@pytest.mark.parametrize("allowed", [1, 1 + BLOCKS // 2, 1 + BLOCKS, 1 + BLOCKS + 4])
+def test_stop_is_asked_before_every_block_and_between_frames_of_the_heads(
+    allowed: int, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small(monkeypatch)
     monkeypatch.setattr(_vggt_run, "CHUNK", 1)
-    asked = []
-    context = Context(should_stop=lambda: asked.append(1) or len(asked) > 3)
+    asked: list[None] = []
+    context = Context(should_stop=lambda: asked.append(None) or len(asked) > allowed)
     with pytest.raises(Cancelled):
         references.reconstruct("vggt", clip(), context)
-    assert len(asked) == 4
+    assert len(asked) == allowed + 1
+    assert references.reconstruct("vggt", clip(2)) is not None  # no hook is left behind
+
+
+def test_stop_is_heard_while_another_pass_is_under_way(weights: Path) -> None:
+    with turn(lambda: False), pytest.raises(Cancelled):
+        references.reconstruct("vggt", clip(), Context(should_stop=lambda: True))
+
+
+def test_weights_that_are_here_for_the_backbone_serve_the_reference_too(
+    tmp_path: Path, state: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMERGE3D_WEIGHTS", str(tmp_path))
+    write(tmp_path / "vggt-1b", state)
+    assert _vggt_files.published().folder == tmp_path / "vggt-1b"
+    write(tmp_path / "vggt", state)
+    assert _vggt_files.published().folder == tmp_path / "vggt"
 
 
 def test_missing_weights_say_how_to_get_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("EMERGE3D_WEIGHTS", raising=False)
-    monkeypatch.setattr(_vggt_files, "_cached", lambda: None)
+    monkeypatch.setattr(_published, "_cached", lambda source: None)
     assert "vggt" not in references.offered()
-    with pytest.raises(ReferenceError3D, match="hf download facebook/VGGT-1B"):
+    with pytest.raises(ReferenceError3D, match="emerge3d references vggt --download"):
         references.reconstruct("vggt", clip())
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from explorer import references
 from explorer.backbones import registry, toy_vggt
 from explorer.backbones._toy_vggt import VggtBackbone, load_vggt, to_images, tokens_of
 from explorer.clip import clip_from_frames
@@ -20,7 +21,7 @@ from explorer.toy import config, ship, train_vggt
 from explorer.toy.cells import Cell
 from explorer.toy.config import VGGT_CONFIG, VGGT_MAPS
 from explorer.toy.probe_pool import Sources, Views
-from explorer.toy.shards import load_checkpoint
+from explorer.toy.shards import load_checkpoint, save_shards
 
 SMALL: dict[str, Any] = {
     **VGGT_CONFIG,
@@ -184,3 +185,27 @@ def test_probes_are_trained_on_what_the_expert_extracts(backbone: VggtBackbone) 
     values = torch.from_numpy(expected.values).float()
     torch.testing.assert_close(found[0], values, atol=5e-3, rtol=5e-3)
     assert sources.wide("toy-vggt") == toy_vggt.CARD.width
+
+
+@pytest.mark.usefixtures("small")
+def test_the_reference_takes_the_folder_that_shipping_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network = VGGT(VGGTConfig(**SMALL)).half()
+    card = {"world": 2, "data": "", "distinct_clips": 0, "steps": 0, "train_seconds": 0.0}
+    save_shards(network.state_dict(), tmp_path, "vggt", {**card, "history": [{"loss": 1.0}]})
+    ship.ship_vggt(tmp_path, tmp_path / "models")
+    monkeypatch.setenv("EMERGE3D_ASSETS", str(tmp_path))
+    frames = np.random.default_rng(0).integers(0, 255, (9, 144, 256, 3), dtype=np.uint8)
+    clip = clip_from_frames(frames, name="n")
+    found = references.reconstruct("toy-vggt", clip, references.Context(frames=(0, 1, 5)))
+    assert found is not None
+    assert found.frames.tolist() == [0, 1, 5]
+    assert found.size == VGGT_MAPS
+    images = to_images(torch.from_numpy(frames[[0, 1, 5]])[None])
+    network = network.float()
+    with torch.no_grad():
+        expected = network.geometry(network.trunk(images), (18, 32), VGGT_MAPS).depth[0].numpy()
+    # nothing but the unit of length may differ
+    np.testing.assert_allclose(found.depth * found.provenance["unit"], expected, rtol=1e-4)
