@@ -66,7 +66,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--of", type=Path, nargs="+", default=[], help="runs for --grid best")
     parser.add_argument("--top", type=int, default=1, help="cells of a backbone in --grid best")
     parser.add_argument("--cells", help="backbone:layer:sigma,... instead of a grid")
-    parser.add_argument("--part", default="1/1", help="2/3: the second of three parts of the cells")
+    parser.add_argument(
+        "--part", default="1/1", help="2/3: the second of three parts of the cells left"
+    )
     parser.add_argument(
         "--done", type=Path, nargs="+", default=[], help="runs whose finished cells are left out"
     )
@@ -93,7 +95,7 @@ def options() -> argparse.ArgumentParser:
 
 
 def chosen(arguments: argparse.Namespace) -> list[Cell]:
-    """The cells of this run, without those that other runs have finished."""
+    """The cells of this run: a part of those that other runs have not finished."""
     if arguments.cells:
         cells = [parse_cell(text) for text in arguments.cells.split(",")]
     elif arguments.grid == "others":
@@ -105,7 +107,7 @@ def chosen(arguments: argparse.Namespace) -> list[Cell]:
     else:
         cells = first_grid() if arguments.grid == "first" else full_grid()
     finished = {name for card in read_cards(arguments.done) for name in card["cells"]}
-    return [cell for cell in part_of(cells, arguments.part) if cell.name not in finished]
+    return part_of([cell for cell in cells if cell.name not in finished], arguments.part)
 
 
 def data_of(arguments: argparse.Namespace, clips: int) -> dict[str, Any]:
