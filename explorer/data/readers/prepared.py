@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +73,22 @@ class Prepared(Dataset):
         shard, listed = self.clips[entry.name]
         return PreparedScene(entry, shard, listed)
 
-    def side(self, name: str) -> list[PreparedScene]:
-        """The scenes on one side of the split, opened.
+    def side(self, name: str, *, most: int | None = None) -> list[PreparedScene]:
+        """The scenes on one side of the split, opened, in the order of the store.
+
+        Args:
+            name: of the side.
+            most: scenes at most. Which ones follows from hashes of their recordings, so that they
+                are of all parts of the dataset, and that more take in those of fewer.
 
         Raises:
             DatasetError, SplitError: as `split`.
         """
         wanted = {each.scene for each in self.split.sides.get(name, ())}
         found = [entry for _, entry in self.clips.values() if entry["split"]["scene"] in wanted]
+        if most is not None and len(found) > most:
+            order = sorted(_draw(entry) for entry in found)
+            found = [entry for entry in found if _draw(entry) <= order[most - 1]] if most else []
         by_name = {entry.name: entry for entry in self.entries}
         return [self.open(by_name[entry["scene"]]) for entry in found]
 
@@ -102,6 +111,10 @@ class Prepared(Dataset):
                 for entry in shard.clips
             }
         return self._found
+
+
+def _draw(entry: dict[str, Any]) -> bytes:
+    return hashlib.sha256(f"some\0{entry['split']['identity']}".encode()).digest()
 
 
 def open_prepared(root: str | Path) -> Prepared:
