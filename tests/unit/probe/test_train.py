@@ -13,6 +13,7 @@ import numpy as np
 import prepared_samples as samples
 import pytest
 import torch
+import torch.nn.functional as F
 from prepared_samples import FRAMES, SIZE
 
 from explorer.backbones import registry
@@ -27,6 +28,7 @@ from explorer.errors import Cancelled, NoReconstruction, ProbeError
 from explorer.evaluate_prepared import evaluate_prepared
 from explorer.probe.checkpoint import choose_probe, find_probe, load_probe
 from explorer.probe.examples import Cell, Examples, collate
+from explorer.probe.model import Probe
 from explorer.probe.train import PROBES, Options, rate_at, scenes_of_step, train, validate
 from explorer.probe.training_split import check_held_out, keep_split, training_split
 
@@ -407,6 +409,44 @@ def test_a_card_of_another_cell_is_refused(store: Prepared, tmp_path: Path) -> N
     with pytest.raises(ProbeError, match=r"reads still layer 1 sigma 0.3, not still layer 0"):
         choose_probe(card.weights, "still", 0, 0.3)
     assert choose_probe(tmp_path / "probes", "still", 0, 0.3) is None
+
+
+def test_the_published_probe_is_trained_with_the_published_loss(
+    store: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L_pmap + L_dmap + L_cam of arXiv 2512.19949, means over all pixels, nothing for confidence.
+
+    Its batch has holes and confidences beyond 1, so every other reading gives another number.
+    """
+    small = PROBES["compact"][0]
+    monkeypatch.setitem(PROBES, "vidfm3d", (small, PROBES["vidfm3d"][1]))
+    sides = [examples(store, side, tmp_path / "features") for side in ("train", "test")]
+    seen: list[dict[str, Any]] = []
+    options = Options(probe="vidfm3d", steps=1, batch=2, rate=1e-9)
+    card = train(*sides, tmp_path / "probes", options, data={}, on_step=seen.append)
+    torch.manual_seed(options.seed)
+    probe = Probe(small(CHANNELS)).eval()
+    batch = [sides[1].fixed(index) for index in range(len(sides[1]))]
+    features, targets = collate(batch, "cpu")
+    with torch.no_grad():
+        output = probe(features, size=(8, 12))
+    confidence, valid = targets.weight, targets.weight > 0
+    assert not valid.all()
+    ours, theirs = (
+        each / (torch.where(valid, each.norm(dim=-1), 0).sum((1, 2, 3)) / valid.sum((1, 2, 3)))
+        [:, None, None, None, None] for each in (output.points, targets.points)
+    )  # fmt: skip
+    points = (confidence * (ours - theirs).norm(dim=-1)).mean()
+    depth = (confidence * (output.depth - targets.depth).abs()).mean()
+    passes = output.pose_encodings
+    camera = sum(
+        0.6 ** (len(passes) - 1 - k) / len(passes) * weight
+        * F.huber_loss(each[..., part], targets.pose_encoding[..., part])
+        for k, each in enumerate(passes)
+        for part, weight in ((slice(0, 3), 1), (slice(3, 7), 1), (slice(7, 9), 0.5))
+    )  # fmt: skip
+    expected = float(points + depth + camera)
+    assert card.metrics["validation_total"] == pytest.approx(expected, rel=1e-3)
 
 
 def test_the_published_probe_can_be_named() -> None:
