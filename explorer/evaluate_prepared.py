@@ -183,6 +183,8 @@ def _cell(
         stride=card.data.get("stride"),
         drawn_from=drawn_from,
     )
+    if found.enlarged and found.enlarged not in notes:
+        notes.append(found.enlarged)
     notes += [f"{cell_id(card)}: {name} left out: {why}" for name, why in found.skipped.items()]
     index_of = {item.scene: index for index, item in enumerate(found.items)}
     values: dict[str, list[float | None]] = {name: [] for name in (*GEOMETRIC, *PUBLISHED)}

@@ -39,8 +39,8 @@ class Prepare:
     """Every how many frames of the scene one is taken."""
     size: tuple[int, int] = (294, 518)
     """Height and width that the reference sees: the largest centred part of this shape."""
-    scale: int = 1
-    """Keep pictures at this multiple of the size, for backbones that see more."""
+    scale: float = 2.0
+    """Keep pictures up to so many times as large, as far as the source has pixels."""
     quality: int = 95
     """Of the pictures: JPEG 1 to 100."""
     lossless: bool = False
@@ -152,14 +152,16 @@ def table(summary: dict[str, Any], failed: dict[str, str], out: Path) -> str:
     lost = summary["precision"]
     psnr = lost["picture_psnr_db"]
     sides = ", ".join(f"{count} {side}" for side, count in summary["split"]["sides"].items())
+    loss = "without loss" if psnr is None else f"at least {psnr:.1f} dB PSNR"
     clips = summary["prepared"]
+    sizes = ", ".join(f"{height}x{width}" for height, width in summary["picture_sizes"])
     rows = [
         ("prepared", f"{clips} scenes in {out}"),
         ("failed", f"{summary['failed']}"),
         ("size", f"{summary['bytes'] / 1e6:.1f} MB, {summary['bytes'] / clips / 1e6:.1f} MB each"),
         ("depth", f"relative error at most {lost['depth_error']:.1e}"),
         ("confidence", f"relative error at most {lost['confidence_error']:.1e}"),
-        ("pictures", "without loss" if psnr is None else f"at least {psnr:.1f} dB PSNR"),
+        ("pictures", f"{sizes}, {loss}"),
         ("split", f"{sides} ({summary['split']['sha256'][:12]})"),
         *((f"  {name}", reason) for name, reason in failed.items()),
     ]

@@ -105,6 +105,8 @@ class Train:
         }
         registry.unload(cell.backbone)
         examples = found[TRAIN]
+        if examples.enlarged:
+            _say(examples.enlarged)
         self.out.mkdir(parents=True, exist_ok=True)
         keep_split(self.out, split)
         settings = store.manifest.settings

@@ -126,6 +126,7 @@ class Examples:
         self.hashes: Hashes = registry.hashes(cell.backbone, cell.target)
         # Never pruned: what one epoch reads first is what the next one needs first.
         self._store = Store(folder, max_bytes=sys.maxsize)
+        self._smallest = min((scene.picture_size for scene in scenes), default=self.card.input_size)
         shortest = min((len(scene) for scene in scenes), default=ViewRule.context)
         seen = frames_seen(self.card, shortest, stride)
         self.rule = ViewRule.for_clip(min(drawn_from or seen, seen), views=views)
@@ -151,6 +152,17 @@ class Examples:
         """Of the features."""
         with safe_open(self.items[0].features, framework="numpy") as file:
             return int(file.get_slice("values").get_shape()[-1])
+
+    @property
+    def enlarged(self) -> str | None:
+        """What to say of pictures that are kept smaller than the backbone sees them, if so."""
+        wanted, (height, width) = self.card.input_size, self._smallest
+        if height >= wanted[0] and width >= wanted[1]:
+            return None
+        return (
+            f"pictures are kept at {height}x{width} and enlarged to {wanted[0]}x{wanted[1]} for "
+            f"{self.card.id}: prepare them with a larger --scale, should their source have more"
+        )
 
     def draw(self, index: int, *, seed: int, draw: int) -> dict[str, np.ndarray]:
         """A training example of one scene; see `Example.read`."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from explorer import references
+from explorer._resize import cover_crop
 from explorer.backbones.base import never, stop_check
 from explorer.clip import Clip
 from explorer.data.dataset import Dataset, SceneEntry
@@ -212,11 +213,8 @@ class _Work:
         seconds = {"decode": time.perf_counter() - begin}
         found = self.reference(scene, clip, start, should_stop)
         seconds["reference"] = time.perf_counter() - begin - seconds["decode"]
-        factor = _multiple(clip, settings.scale)
-        pictures = clip
-        if factor > 1:
-            larger = (factor * clip.size[0], factor * clip.size[1])
-            pictures = _decode(scene, start, settings, larger)
+        larger = picture_size(clip, settings.scale)
+        pictures = clip if larger == clip.size else _decode(scene, start, settings, larger)
         try:
             encoded = encode_clip(pictures, found, quality=settings.quality)
         except DatasetError as error:
@@ -248,6 +246,7 @@ class _Work:
             "scene": entry.name,
             "split": asdict(split_scene(self.dataset.card.id, entry, identity=clip.source_hash)),
             "window": record["window"],
+            "picture_size": list(pictures.size),
             "reference": {"id": settings.reference, **provenance},
             "unit": provenance.get("unit"),
             "unit_name": record["unit_name"],
@@ -321,6 +320,7 @@ class _Work:
             "failed": len(self.manifest.failed),
             "left": self.left,
             "bytes": sum(entry["bytes"] for entry in clips),
+            "picture_sizes": sorted({tuple(entry.get("picture_size", ())) for entry in clips}),
             "shards": len([shard for shard in self.shards if shard.clips]),
             "seconds": round(sum(entry["seconds"]["total"] for entry in clips), 3),
             "precision": {**measured, "picture_psnr_db": min(values, default=None)},
@@ -356,7 +356,17 @@ def _decode(scene: Scene, start: int, settings: Settings, size: tuple[int, int])
     return scene.clip(start=start, stride=settings.stride, count=settings.frames, size=size)
 
 
-def _multiple(clip: Clip, most: int) -> int:
-    """The largest multiple of the clip's size, up to `most`, that its crop of the source has."""
-    have = min(clip.crop[2] // clip.size[0], clip.crop[3] // clip.size[1])
-    return max(1, min(most, have))
+def picture_size(clip: Clip, most: float) -> tuple[int, int]:
+    """(height, width) at which the pictures of a clip are kept.
+
+    In its shape, at most so many times as large, and never of more pixels than the source has. Not
+    every size will do: that of the same part of the source to the pixel, for which geometry is.
+    """
+    height, width = clip.size
+    factor = min(most, clip.crop[2] / height, clip.crop[3] / width)
+    for rows in range(int(height * factor + 1e-9), height, -1):
+        size = (rows, round(rows * width / height))
+        if cover_crop(clip.source_size, size) == clip.crop:
+            return size
+    whole = max(1, int(factor))  # pixels that are not square
+    return whole * height, whole * width

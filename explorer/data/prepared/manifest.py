@@ -30,7 +30,8 @@ class Settings:
         frames: of each clip.
         stride: distance between them, in frames of the scene.
         size: (height, width) that the reference sees.
-        scale: pictures are kept at this whole multiple of `size`, as far as the scene has pixels.
+        scale: pictures are kept up to so many times as large as `size`, as far as the scene has
+            pixels.
         quality: of the pictures, 1 to 100 for JPEG, `codes.LOSSLESS` for PNG.
 
     Raises:
@@ -42,7 +43,7 @@ class Settings:
     frames: int = 81
     stride: int = 1
     size: tuple[int, int] = (294, 518)
-    scale: int = 1
+    scale: float = 2.0
     quality: int = 95
 
     def __post_init__(self) -> None:
@@ -96,7 +97,8 @@ def read_manifest(root: Path) -> Manifest:
         if values.pop("format") != FORMAT:
             raise ValueError("it is of another version")
         settings = values.pop("settings")
-        return Manifest(Settings(**{**settings, "size": tuple(settings["size"])}), **values)
+        settings |= {"size": tuple(settings["size"]), "scale": float(settings["scale"])}
+        return Manifest(Settings(**settings), **values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(f"{path} is no manifest of prepared data ({error!r})") from None
 

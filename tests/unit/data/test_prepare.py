@@ -17,9 +17,11 @@ import pytest
 from prepared_samples import FRAMES, SIZE, Tiny
 
 from explorer import references
+from explorer._resize import cover_crop
 from explorer.cli import main
+from explorer.clip import Clip
 from explorer.data.dataset import open_dataset
-from explorer.data.prepared.make import Step, prepare
+from explorer.data.prepared.make import Step, picture_size, prepare
 from explorer.data.prepared.manifest import Settings, read_manifest, sole_writer
 from explorer.data.prepared.shards import open_shards
 from explorer.data.readers.prepared import open_prepared
@@ -389,10 +391,45 @@ def test_a_dataset_whose_own_sides_share_places_is_divided_by_place(
 def test_pictures_may_be_kept_larger_than_what_the_reference_sees(
     folder: Path, tmp_path: Path
 ) -> None:
-    fill(folder, tmp_path / "store", settings(size=(12, 16), scale=2), limit=1)
+    fill(folder, tmp_path / "store", settings(size=(12, 16), scale=2.0), limit=1)
     scene = open_prepared(tmp_path / "store").scene("s0")
     assert scene.pictures([0]).shape == (1, 24, 32, 3)
     assert scene.maps([0]).size == (12, 16)
     clip = scene.clip(count=5, size=(12, 16))
     found, kept = scene.reconstruction(clip).depth[0], scene.maps([0]).depth[0]
     np.testing.assert_allclose(found, kept, rtol=5e-5)  # its unit is measured again
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "most", "kept"),
+    [
+        ((540, 960), (294, 518), 2.0, (537, 946)),  # as far as the source goes
+        ((1080, 1920), (294, 518), 2.0, (588, 1036)),
+        ((1080, 1920), (294, 518), 1.5, (441, 777)),
+        ((1080, 1920), (294, 518), 1.0, (294, 518)),
+        ((240, 320), (294, 518), 2.0, (294, 518)),
+        ((24, 32), (12, 16), 2.0, (24, 32)),
+    ],
+)
+def test_pictures_are_kept_as_large_as_the_source_has_them(
+    source: tuple[int, int], size: tuple[int, int], most: float, kept: tuple[int, int]
+) -> None:
+    crop = cover_crop(source, size)
+    clip = Clip(
+        np.zeros((1, *size, 3), np.uint8), np.zeros(1), "", "", "", np.zeros(1, np.int64),
+        source, crop,
+    )  # fmt: skip
+    found = picture_size(clip, most)
+    assert found == kept
+    assert cover_crop(source, found) == crop
+
+
+def test_the_summary_says_how_large_pictures_are(folder: Path, tmp_path: Path) -> None:
+    summary = fill(folder, tmp_path / "store", settings(size=(12, 16), scale=1.5), limit=2)
+    assert [list(each) for each in summary["picture_sizes"]] == [[18, 24]]
+    scene = open_prepared(tmp_path / "store").scene("s0")
+    assert scene.picture_size == (18, 24)  # type: ignore[attr-defined]
+    at_maps = scene.clip(count=1, size=(12, 16))
+    depth = scene.reconstruction(at_maps).depth
+    kept = scene.maps([0]).depth  # type: ignore[attr-defined]
+    np.testing.assert_allclose(depth, kept, rtol=5e-5)

@@ -191,6 +191,19 @@ def test_features_are_computed_once_and_read_by_slot(
     )
 
 
+def test_pictures_that_a_backbone_sees_enlarged_are_said(
+    store: Prepared, still: Still, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert examples(store, "test", tmp_path / "features").enlarged is None
+    card = replace(CARD, input_size=(32, 48))
+    monkeypatch.setattr(still, "card", card)
+    entry = replace(registry._entries["still"], card=card)
+    monkeypatch.setitem(registry._entries, "still", entry)
+    said = examples(store, "test", tmp_path / "features").enlarged
+    assert said is not None
+    assert said.startswith("pictures are kept at 24x32 and enlarged to 32x48 for still")
+
+
 def test_targets_are_in_the_first_frame_s_unit(store: Prepared, tmp_path: Path) -> None:
     found = examples(store, "train", tmp_path / "features")
     features, targets = collate(
