@@ -49,6 +49,8 @@ class Prepare:
     """Only the first scenes, this many."""
     split_seed: int = 0
     """Which places train and which test, where the dataset does not say."""
+    official: bool = True
+    """Keep the dataset's own sides, unless they share places; else nine of ten places train."""
     retry: bool = False
     """Try scenes again that failed before."""
     shard_mb: int = 1024
@@ -92,6 +94,7 @@ class Prepare:
                 limit=self.limit,
                 device=registry.resolve_device(self.device),
                 split_seed=self.split_seed,
+                official=self.official,
                 retry=self.retry,
                 shard_bytes=self.shard_mb << 20,
                 on_step=on_step,

@@ -65,7 +65,8 @@ class Manifest:
     Attributes:
         settings: of all clips.
         split_seed: of the sides of places.
-        official: whether the dataset's own sides count; they do not where they share places.
+        official: whether the dataset's own sides count; they do not where they share places, or
+            nobody wants them.
         failed: why, by scene.
         weights: sha256 of the reference's weights, once a clip has told; None for a reference
             without any.
@@ -114,6 +115,8 @@ def start_manifest(root: Path, wanted: Manifest) -> Manifest:
         differences = found.settings.differences(wanted.settings)
         if found.split_seed != wanted.split_seed:
             differences.append(f"split seed {wanted.split_seed}, not {found.split_seed}")
+        if found.official and not wanted.official:
+            differences.append("sides by place, not the dataset's own")
         if differences:
             raise DatasetError(
                 f"{root} was prepared with other settings (you ask for {'; '.join(differences)}): "

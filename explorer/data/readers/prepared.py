@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from explorer.data.dataset import Dataset, DatasetCard, SceneEntry, register
-from explorer.data.prepared.manifest import MARK, NAME, SPLIT_NAME, Manifest, read_manifest
+from explorer.data.prepared.manifest import MARK, NAME, Manifest, read_manifest
 from explorer.data.prepared.scene import PreparedScene
 from explorer.data.prepared.shards import Shard, open_shards
-from explorer.data.splits import Split, read_split
+from explorer.data.prepared.sides import split_of
+from explorer.data.splits import Split
 from explorer.errors import DatasetError
 
 CARD = DatasetCard(
@@ -42,28 +44,18 @@ class Prepared(Dataset):
         with path.open("rb") as file:
             return MARK in file.read(200)  # other datasets may have manifests too
 
-    @property
+    @cached_property
     def split(self) -> Split:
         """Which scenes train and which test; names and places start with the dataset's id.
 
         Raises:
-            DatasetError: the last run of `emerge3d prepare` was killed before it could say.
             SplitError: the file is broken.
         """
-        path = self.root / SPLIT_NAME
-        if not path.is_file():
-            raise DatasetError(
-                f"{self.root} has no {SPLIT_NAME}: run the same emerge3d prepare again to its end"
-            )
-        return read_split(path)
+        return split_of(self.root, self.manifest, [entry for _, entry in self.clips.values()])
 
     def listing(self) -> tuple[SceneEntry, ...]:
         clips = [entry for _, entry in self.clips.values()]
-        sides = {}
-        if (self.root / SPLIT_NAME).is_file():
-            sides = {
-                each.scene: side for side, scenes in self.split.sides.items() for each in scenes
-            }
+        sides = {each.scene: side for side, scenes in self.split.sides.items() for each in scenes}
         return tuple(
             SceneEntry(entry["scene"], entry["split"]["place"], sides.get(entry["split"]["scene"]))
             for entry in clips

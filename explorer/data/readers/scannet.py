@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -45,12 +46,13 @@ class ScanNet(FolderDataset):
         """`split` from scannetv2_train.txt, _val.txt and _test.txt in the folders above."""
         name = folder.name
         place = re.sub(r"^(scene\d{4})_\d\d$", r"\1", name)
-        return SceneEntry(name, place, self._splits().get(name))
+        return SceneEntry(name, place, self._splits.get(name))
 
     def read(self, entry: SceneEntry, folder: Path) -> Scene:
         """Open a scan; reads its poses."""
         return Scan(entry, folder)
 
+    @cached_property
     def _splits(self) -> dict[str, str]:
         found: dict[str, str] = {}
         for above in (self.root, self.root.parent, self.root.parent.parent):

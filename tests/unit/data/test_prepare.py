@@ -20,13 +20,13 @@ from explorer import references
 from explorer._resize import cover_crop
 from explorer.cli import main
 from explorer.clip import Clip
-from explorer.data.dataset import open_dataset
+from explorer.data.dataset import SceneEntry, open_dataset
 from explorer.data.prepared.make import Step, picture_size, prepare
 from explorer.data.prepared.manifest import Settings, read_manifest, sole_writer
 from explorer.data.prepared.shards import open_shards
 from explorer.data.readers.prepared import open_prepared
 from explorer.data.splits import read_split
-from explorer.errors import Cancelled, DatasetError, ReferenceError3D
+from explorer.errors import Cancelled, DatasetError, ReferenceError3D, SplitError
 
 OPTIONS = ["--reference", "tiny-dense", "--frames", str(FRAMES), "--size", *map(str, SIZE)]
 
@@ -370,8 +370,6 @@ def test_when_every_scene_fails_the_command_says_why(
 def test_a_dataset_whose_own_sides_share_places_is_divided_by_place(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from explorer.data.dataset import SceneEntry
-
     sides = ("train", "test")
     entries = tuple(SceneEntry(f"s{n}", f"p{n // 2}", sides[n % 2]) for n in (0, 1, 4, 5))
     monkeypatch.setattr(Tiny, "listing", lambda self: entries)
@@ -386,6 +384,56 @@ def test_a_dataset_whose_own_sides_share_places_is_divided_by_place(
     assert [entry.split for entry in open_prepared(tmp_path / "apart").entries] == [
         "train", "test", "train", "test",
     ]  # fmt: skip
+
+
+def test_sides_that_share_places_are_noticed_before_all_scenes_are_prepared(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = tuple(SceneEntry(f"s{n}", "p", ("train", "test")[n % 2]) for n in (0, 1, 4))
+    monkeypatch.setattr(Tiny, "listing", lambda self: entries)
+    assert fill(folder, tmp_path / "store", limit=1)["split"]["official"] is False
+    assert fill(folder, tmp_path / "store")["prepared"] == 3
+    monkeypatch.setattr(Tiny, "listing", lambda self: entries[:1])  # only a part was downloaded
+    fill(folder, tmp_path / "part")
+    monkeypatch.setattr(Tiny, "listing", lambda self: entries)
+    with pytest.raises(SplitError, match="part cannot take more scenes: the official split has"):
+        fill(folder, tmp_path / "part")
+
+
+def test_the_datasets_own_sides_can_be_left_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = tuple(SceneEntry(f"s{n}", f"p{n}", "test") for n in (0, 1, 4, 5))
+    monkeypatch.setattr(Tiny, "listing", lambda self: entries)
+    assert fill(folder, tmp_path / "own")["split"]["sides"] == {"test": 4, "train": 0}
+    assert fill(folder, tmp_path / "store", official=False)["split"]["sides"]["train"] > 0
+    with pytest.raises(DatasetError, match="sides by place, not the dataset's own"):
+        fill(folder, tmp_path / "own", official=False)
+
+
+def test_clips_of_a_killed_run_are_on_a_side(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "store"
+    fill(folder, out, limit=2)
+    before = (out / "split.json").read_bytes()
+    fill(folder, out)
+    whole = read_split(out / "split.json")
+    (out / "split.json").write_bytes(before)  # killed before it was written again
+    assert open_prepared(out).split == whole
+    (out / "split.json").unlink()  # killed in the first run
+    assert open_prepared(out).split == whole
+    assert sum(len(open_prepared(out).side(side)) for side in whole.sides) == 5
+
+
+def test_clips_are_numbered_apart_after_a_shard_was_removed(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "store"
+    fill(folder, out, limit=3, shard_bytes=1)
+    (out / "shard-00000.tar").unlink()
+    (out / "shard-00000.json").unlink()
+    fill(folder, out)
+    store = open_prepared(out)
+    store.verify()
+    numbers = [entry["number"] for _, entry in store.clips.values()]
+    assert len(set(numbers)) == len(numbers) == 5
 
 
 def test_pictures_may_be_kept_larger_than_what_the_reference_sees(

@@ -11,7 +11,8 @@ import pytest
 from dataset_samples import Truth
 
 from explorer.clip import Clip
-from explorer.data.dataset import Scene, open_dataset
+from explorer.data.dataset import Scene, SceneEntry, open_dataset
+from explorer.data.prepared.sides import split_scene
 from explorer.errors import DatasetError, NoReconstruction
 from explorer.reconstruction import Reconstruction
 
@@ -134,7 +135,7 @@ def picked_shift(truth: Truth) -> np.ndarray:
         ("co3d", "apple/1_2_3", "apple/1_2_3", "val", None),
         ("transforms", "*", "*", None, "m"),
         ("npz", "clip", "clip", None, "m"),
-        ("vidfm3d", "1K/abc", "1K/abc", None, None),
+        ("vidfm3d", "1K/abc", "dl3dv::abc", None, None),
     ],
 )
 def test_names_places_splits_and_units(
@@ -156,6 +157,43 @@ def test_a_room_keeps_its_name_and_place_from_whichever_folder_it_is_opened(tmp_
             ("chess/seq-02", "chess", "test"),
         ]
     assert open_dataset(None, tmp_path / "chess" / "seq-02").names == ("chess/seq-02",)
+
+
+def test_a_processed_clip_is_called_like_its_origin_from_whichever_folder_it_is_opened(
+    tmp_path: Path,
+) -> None:
+    samples.write_sft(tmp_path / "1K/abc/gt.sft")
+    samples.write_sft(tmp_path / "apple/1_2_3/gt.sft")
+    samples.write_sft(tmp_path / "mine.sft")
+    (tmp_path / "val.json").write_text('[["1K", "abc"]]')
+    entries = {each.name: each for each in open_dataset("vidfm3d", tmp_path).entries}
+    assert {name: (each.place, each.split) for name, each in entries.items()} == {
+        "1K/abc": ("dl3dv::abc", "val"),
+        "apple/1_2_3": ("co3d::apple/1_2_3", None),
+        "mine": ("mine", None),
+    }
+    for part in ("1K", "1K/abc", "1K/abc/gt.sft"):
+        assert open_dataset("vidfm3d", tmp_path / part).entries == (entries["1K/abc"],)
+    samples.write_dl3dv(tmp_path / "other", "1K/" + "ab" * 32)
+    (scene,) = open_dataset("dl3dv", tmp_path / "other").entries
+    assert split_scene("dl3dv", scene, identity="").place == f"dl3dv::{'ab' * 32}"
+    processed = SceneEntry(f"1K/{'ab' * 32}", f"dl3dv::{'ab' * 32}")
+    assert split_scene("vidfm3d", processed, identity="").place == f"dl3dv::{'ab' * 32}"
+
+
+def test_two_scans_of_a_room_are_of_one_place(tmp_path: Path) -> None:
+    for name in ("scene0001_00", "scene0001_01", "scene0002_00"):
+        samples.write_scannet(tmp_path, name)
+    places = [each.place for each in open_dataset("scannet", tmp_path).entries]
+    assert places == ["scene0001", "scene0001", "scene0002"]
+
+
+def test_co3d_has_its_51_categories_and_the_11_of_the_ablations() -> None:
+    from explorer.data.readers.co3d import ABLATION, CATEGORIES
+
+    assert len(set(CATEGORIES)) == len(CATEGORIES) == 51
+    assert len(ABLATION) == 11
+    assert set(ABLATION) < set(CATEGORIES)
 
 
 def test_scannets_lost_frame_leaves_a_gap_in_time(tmp_path: Path) -> None:
