@@ -49,8 +49,8 @@ class Prepare:
     """Only the first scenes, this many."""
     split_seed: int = 0
     """Which places train and which test, where the dataset does not say."""
-    official: bool = True
-    """Keep the dataset's own sides, unless they share places; else nine of ten places train."""
+    by_place: bool = False
+    """Nine of ten places train, whatever sides the dataset has of its own."""
     retry: bool = False
     """Try scenes again that failed before."""
     shard_mb: int = 1024
@@ -94,7 +94,7 @@ class Prepare:
                 limit=self.limit,
                 device=registry.resolve_device(self.device),
                 split_seed=self.split_seed,
-                official=self.official,
+                official=not self.by_place,
                 retry=self.retry,
                 shard_bytes=self.shard_mb << 20,
                 on_step=on_step,

@@ -401,14 +401,18 @@ def test_sides_that_share_places_are_noticed_before_all_scenes_are_prepared(
 
 
 def test_the_datasets_own_sides_can_be_left_alone(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     entries = tuple(SceneEntry(f"s{n}", f"p{n}", "test") for n in (0, 1, 4, 5))
     monkeypatch.setattr(Tiny, "listing", lambda self: entries)
     assert fill(folder, tmp_path / "own")["split"]["sides"] == {"test": 4, "train": 0}
     assert fill(folder, tmp_path / "store", official=False)["split"]["sides"]["train"] > 0
-    with pytest.raises(DatasetError, match="sides by place, not the dataset's own"):
-        fill(folder, tmp_path / "own", official=False)
+    arguments = ["prepare", "tiny", str(folder), "--out", str(tmp_path / "own"), *OPTIONS]
+    assert main([*arguments, "--device", "cpu", "--by-place"]) == 2
+    assert "sides by place, not the dataset's own" in capsys.readouterr().err
 
 
 def test_clips_of_a_killed_run_are_on_a_side(folder: Path, tmp_path: Path) -> None:
