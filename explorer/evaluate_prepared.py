@@ -77,6 +77,7 @@ def evaluate_prepared(
         raise ProbeError(
             f"no scene of {store.root} is on the side {side!r}; there are: "
             + ", ".join(f"{name} ({len(each)})" for name, each in split.sides.items())
+            + "; of few places another --split-seed of emerge3d prepare holds some out"
         )
     identities = {scene.identity for scene in scenes}
     notes = check_held_out(cards, [s for s in split.sides[side] if s.identity in identities])

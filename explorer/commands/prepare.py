@@ -155,6 +155,8 @@ def table(summary: dict[str, Any], failed: dict[str, str], out: Path) -> str:
     lost = summary["precision"]
     psnr = lost["picture_psnr_db"]
     sides = ", ".join(f"{count} {side}" for side, count in summary["split"]["sides"].items())
+    if not any(count for side, count in summary["split"]["sides"].items() if side != "train"):
+        sides += "; nothing is held out: another --split-seed may do so"
     loss = "without loss" if psnr is None else f"at least {psnr:.1f} dB PSNR"
     clips = summary["prepared"]
     sizes = ", ".join(f"{height}x{width}" for height, width in summary["picture_sizes"])
@@ -165,7 +167,7 @@ def table(summary: dict[str, Any], failed: dict[str, str], out: Path) -> str:
         ("depth", f"relative error at most {lost['depth_error']:.1e}"),
         ("confidence", f"relative error at most {lost['confidence_error']:.1e}"),
         ("pictures", f"{sizes}, {loss}"),
-        ("split", f"{sides} ({summary['split']['sha256'][:12]})"),
+        ("split", f"{summary['split']['sha256'][:12]}: {sides}"),
         *((f"  {name}", reason) for name, reason in failed.items()),
     ]
     width = max(len(name) for name, _ in rows)

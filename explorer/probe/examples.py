@@ -263,10 +263,7 @@ class Examples:
         )  # fmt: skip
         cache.put_features(self._store, key, found[cell.layer])
         if not self._store.path("features", key).is_file():
-            raise ProbeError(
-                f"features cannot be kept in {self._store.root}: make room there, or choose "
-                "another --features"
-            )
+            raise self._full("features")
 
     def _keep(
         self, scene: PreparedScene, frames: Int[np.ndarray, " F"], key: dict[str, Any]
@@ -291,7 +288,14 @@ class Examples:
             "cam_from_world": found.cameras.cam_from_world.astype(np.float32),
             "intrinsics": found.cameras.intrinsics.astype(np.float32),
         }
-        self._store.put("geometry", key, arrays)
+        if not self._store.put("geometry", key, arrays):
+            raise self._full("geometry")
+
+    def _full(self, what: str) -> ProbeError:
+        return ProbeError(
+            f"{what} cannot be kept in {self._store.root}: make room there, or choose another "
+            "--features"
+        )
 
 
 def collate(examples: Sequence[dict[str, np.ndarray]], device: str) -> tuple[torch.Tensor, Targets]:

@@ -357,6 +357,16 @@ def test_the_command_prints_a_summary_and_a_line_for_each_scene(
     assert "you ask for frames 5, not 9" in capsys.readouterr().err
 
 
+def test_a_store_that_holds_nothing_out_says_so(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["prepare", "tiny", str(folder), *OPTIONS, "--limit", "1", "--device", "cpu"]
+    for seed, held_out in ((0, False), (20, True)):
+        out = tmp_path / str(seed)
+        assert main([*arguments, "--out", str(out), "--split-seed", str(seed)]) == 0
+        assert ("nothing is held out" in capsys.readouterr().out) is not held_out
+
+
 def test_when_every_scene_fails_the_command_says_why(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -196,6 +196,13 @@ def test_co3d_has_its_51_categories_and_the_11_of_the_ablations() -> None:
     assert set(ABLATION) < set(CATEGORIES)
 
 
+def test_two_folders_of_one_name_are_not_taken_for_one_scene(tmp_path: Path) -> None:
+    samples.write_scannet(tmp_path / "mine", "kitchen")
+    samples.write_scannet(tmp_path / "yours", "kitchen")
+    with pytest.raises(DatasetError, match=r"mine/kitchen and .*yours/kitchen are both called"):
+        assert open_dataset("scannet", tmp_path).entries
+
+
 def test_scannets_lost_frame_leaves_a_gap_in_time(tmp_path: Path) -> None:
     samples.write_scannet(tmp_path)
     (tmp_path / "scannetv2_val.txt").write_text("scene0001_00\n")
@@ -244,6 +251,13 @@ def test_co3ds_window_cuts_off_least_of_the_object(tmp_path: Path, monkeypatch) 
     assert scene.official_start(13) == 0
     with pytest.raises(DatasetError, match="13 frames, too few for 81"):
         scene.official_start(81)
+
+
+def test_co3ds_times_are_the_annotated_ones(tmp_path: Path) -> None:
+    samples.write_co3d(tmp_path)
+    scene = open_dataset("co3d", tmp_path).scene()
+    np.testing.assert_allclose(scene.clip(count=3).timestamps, [0, 0.05, 0.1])
+    assert scene.fps == pytest.approx(20)
 
 
 def test_co3ds_older_intrinsics_are_the_same_camera(tmp_path: Path) -> None:

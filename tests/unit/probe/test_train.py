@@ -31,6 +31,7 @@ from explorer.probe.examples import Cell, Examples, collate
 from explorer.probe.model import Probe
 from explorer.probe.train import PROBES, Options, rate_at, scenes_of_step, train, validate
 from explorer.probe.training_split import check_held_out, keep_split, training_split
+from explorer.store import Store
 
 GRID, CHANNELS = (4, 6), 5
 CARD = BackboneCard(
@@ -202,6 +203,18 @@ def test_pictures_that_a_backbone_sees_enlarged_are_said(
     said = examples(store, "test", tmp_path / "features").enlarged
     assert said is not None
     assert said.startswith("pictures are kept at 24x32 and enlarged to 32x48 for still")
+
+
+@pytest.mark.parametrize("what", ["features", "geometry"])
+def test_a_full_disk_is_said(
+    what: str, store: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Store.put
+    monkeypatch.setattr(
+        Store, "put", lambda self, kind, *rest: kind != what and real(self, kind, *rest)
+    )
+    with pytest.raises(ProbeError, match=f"{what} cannot be kept in .* another --features"):
+        examples(store, "test", tmp_path / "features")
 
 
 def test_targets_are_in_the_first_frame_s_unit(store: Prepared, tmp_path: Path) -> None:
