@@ -41,6 +41,7 @@ def evaluate_prepared(
     side: str | None = None,
     clips: int = 64,
     on_cell: Callable[[str, int], None] = lambda cell, scenes: None,
+    on_scene: Callable[[int, int, str], None] = lambda done, total, name: None,
 ) -> dict[str, Any]:
     """Compare probes with the geometry of scenes that none of them was trained on.
 
@@ -52,6 +53,7 @@ def evaluate_prepared(
         side: of the store's split; "test" where there is one, else "val", when None.
         clips: scenes at most; of more on the side those with the lowest hashes.
         on_cell: called with a cell and its number of scenes before it is evaluated.
+        on_scene: called with (done, total, name) when features of a scene of it are there.
 
     Returns:
         JSON-ready like `explorer.evaluate.evaluate`: per cell the means with intervals over scenes
@@ -91,7 +93,7 @@ def evaluate_prepared(
     frames: dict[str, list[int]] = {}
     for number, card in enumerate(cards):
         on_cell(cell_id(card), len(scenes))
-        cell, frames = _cell(card, scenes, targets[number], features, drawn_from, notes)
+        cell, frames = _cell(card, scenes, targets[number], features, drawn_from, notes, on_scene)
         cells.append(cell)
         if not any(card.backbone == other.backbone for other in cards[number + 1 :]):
             registry.unload(card.backbone)
@@ -166,6 +168,7 @@ def _cell(
     features: Path,
     drawn_from: int,
     notes: list[str],
+    on_scene: Callable[[int, int, str], None],
 ) -> tuple[dict[str, Any], dict[str, list[int]]]:
     """What is found of one cell, and the frames of each scene that it was found at."""
     from explorer.backbones import registry
@@ -183,6 +186,7 @@ def _cell(
         folder=features,
         stride=card.data.get("stride"),
         drawn_from=drawn_from,
+        on_scene=on_scene,
     )
     if found.enlarged and found.enlarged not in notes:
         notes.append(found.enlarged)

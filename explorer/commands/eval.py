@@ -65,7 +65,7 @@ class Eval:
             out=default_path() if self.write else self.out,
             as_json=self.json,
             show=print,
-            note=lambda text: print(text, file=sys.stderr, flush=True),
+            note=note,
         )
         return 0
 
@@ -92,9 +92,15 @@ class Eval:
             features=self.features or default_root() / "training",
             side={"validation": "val"}.get(self.side or "", self.side),
             clips=self.clips or 64,
-            on_cell=lambda cell, scenes: print(f"{cell}, {scenes} scenes", file=sys.stderr),
+            on_cell=lambda cell, scenes: note(f"{cell}, {scenes} scenes"),
+            on_scene=lambda done, total, name: note(f"features {done}/{total} {name}"),
         )
         if self.out is not None:
             evaluate.write(self.out, result)
         print(json.dumps(result, allow_nan=False) if self.json else render_table(result))
         return 0
+
+
+def note(text: str) -> None:
+    """Say something beside the result."""
+    print(text, file=sys.stderr, flush=True)

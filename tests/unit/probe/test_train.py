@@ -357,7 +357,9 @@ def test_the_command_evaluates_on_the_held_out_side_only(
     keep_split(tmp_path / "probes", store.split)
     options = ["--probe", str(tmp_path / "probes"), "--device", "cpu"]
     assert main(["eval", "--data", str(store.root), *options, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    printed, said = capsys.readouterr()
+    assert said.splitlines() == ["still:1:0.3, 2 scenes", "features 1/2 s0", "features 2/2 s1"]
+    found = json.loads(printed)
     assert found["scenes"] == [scene.name for scene in store.side("test")] == ["s0", "s1"]
     assert found["split_file"] == store.split.reference
     (cell,) = found["cells"]
