@@ -9,6 +9,7 @@ beside that, are not read.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -58,26 +59,35 @@ class Vidfm3d(Dataset):
     @cached_property
     def _by_name(self) -> dict[str, Path]:
         """A file that is alone in its folder is called like the folder."""
-        found: dict[str, Path] = {}
-        counts = Counter(path.parent for path in self._base.glob("*.sft"))
         files = _files(self.root)
-        counts |= Counter(path.parent for path in files)
+        together = Counter(path.parent for path in {*files, *self._base.glob("*.sft")})
+        found: dict[str, Path] = {}
         for path in files:
-            named = path.parent if counts[path.parent] == 1 else path.with_suffix("")
-            if _origin(named) is not None:
-                found["/".join(named.parts[-2:])] = path
-                continue
-            named = path.with_suffix("") if named == self._base else named
-            found[named.relative_to(self._base).as_posix()] = path
+            alone = together[path.parent] == 1
+            origin, stem = _origin(path), path.with_suffix("")
+            if origin is not None:
+                last = () if alone or stem.parts[-2:] == origin else (stem.name,)
+                name = "/".join((*origin, *last))
+            else:
+                named = path.parent if alone and path.parent != self._base else stem
+                name = named.relative_to(self._base).as_posix()
+            if name in found:
+                raise DatasetError(
+                    f"{found[name]} and {path} are both called {name}: open their folders one by "
+                    "one"
+                )
+            found[name] = path
         return found
 
     def listing(self) -> tuple[SceneEntry, ...]:
         """All files; `split` from train.json and val.json; places are those of the origin."""
-        splits = self._splits
-        return tuple(
-            SceneEntry(name, _origin(Path(name)) or name, splits.get(name))
-            for name in self._by_name
-        )
+        entries = []
+        for name, path in self._by_name.items():
+            subset, scene = _origin(path) or ("", "")
+            place = f"co3d::{subset}/{scene}" if subset in CATEGORIES else f"dl3dv::{scene}"
+            split = self._splits.get(f"{subset}/{scene}" if subset else name)
+            entries.append(SceneEntry(name, place if subset else name, split))
+        return tuple(entries)
 
     def open(self, entry: SceneEntry) -> Scene:
         """Open a file; reads its cameras."""
@@ -94,12 +104,15 @@ class Vidfm3d(Dataset):
         return found
 
 
-def _origin(path: Path) -> str | None:
-    """The place of a clip called SUBSET/HASH in the dataset that it was made from, if known."""
-    subset, name = ("", *path.parts)[-2:]
-    if re.fullmatch(r"\d+K", subset):
-        return f"dl3dv::{name}"
-    return f"co3d::{subset}/{name}" if subset in CATEGORIES else None
+def _origin(path: Path) -> tuple[str, str] | None:
+    """(SUBSET, HASH) of a file in SUBSET/HASH/ or called so; None where neither is a known subset.
+
+    Subsets of DL3DV are called 1K to 11K, those of CO3Dv2 like its categories.
+    """
+    for subset, name in itertools.pairwise(path.with_suffix("").parts[-3:]):
+        if re.fullmatch(r"\d+K", subset) or subset in CATEGORIES:
+            return subset, name
+    return None
 
 
 class Processed(Scene):

@@ -165,13 +165,21 @@ def test_a_processed_clip_is_called_like_its_origin_from_whichever_folder_it_is_
     samples.write_sft(tmp_path / "1K/abc/gt.sft")
     samples.write_sft(tmp_path / "apple/1_2_3/gt.sft")
     samples.write_sft(tmp_path / "mine.sft")
+    samples.write_sft(tmp_path / "2K/def.sft")
+    samples.write_sft(tmp_path / "2K/ghi/first.sft")
+    samples.write_sft(tmp_path / "2K/ghi/second.sft")
     (tmp_path / "val.json").write_text('[["1K", "abc"]]')
     entries = {each.name: each for each in open_dataset("vidfm3d", tmp_path).entries}
     assert {name: (each.place, each.split) for name, each in entries.items()} == {
         "1K/abc": ("dl3dv::abc", "val"),
         "apple/1_2_3": ("co3d::apple/1_2_3", None),
         "mine": ("mine", None),
+        "2K/def": ("dl3dv::def", None),
+        "2K/ghi/first": ("dl3dv::ghi", None),
+        "2K/ghi/second": ("dl3dv::ghi", None),
     }
+    assert open_dataset("vidfm3d", tmp_path / "2K/ghi").names == ("2K/ghi/first", "2K/ghi/second")
+    assert open_dataset("vidfm3d", tmp_path / "2K/def.sft").names == ("2K/def",)
     for part in ("1K", "1K/abc", "1K/abc/gt.sft"):
         assert open_dataset("vidfm3d", tmp_path / part).entries == (entries["1K/abc"],)
     samples.write_dl3dv(tmp_path / "other", "1K/" + "ab" * 32)
