@@ -105,6 +105,8 @@ class Scan(Scene):
         """Pose and depth; the depth camera's map is carried into the colour camera."""
         raw = common.read_depth(self.folder / "depth" / f"{self.pictures[frame].stem}.png")
         size = self.size()
+        _check_size(f"intrinsic_color.txt of {self.name}", self.color, size)
+        _check_size(f"intrinsic_depth.txt of {self.name}", self.depth, raw.shape)
         depth = register_depth(raw / 1000, self.depth, self.color, np.eye(4), size=size)
         return View(self.color, self.poses[frame], depth)
 
@@ -130,6 +132,21 @@ def _matrix(folder: Path, camera: str) -> Float[np.ndarray, "3 3"]:
             "would turn is not documented; register the depth maps first and write the identity"
         )
     return common.intrinsics(found[0, 0], found[1, 1], found[0, 2], found[1, 2], centers=0.0)
+
+
+def _check_size(what: str, matrix: Float[np.ndarray, "3 3"], size: tuple[int, ...]) -> None:
+    """The exporter can make pictures smaller, and leaves their intrinsics as they are.
+
+    Raises:
+        DatasetError: a principal point is far from the middle of a picture.
+    """
+    height, width = size
+    off = np.abs(matrix[:2, 2] / [width, height] - 0.5)
+    if off.max() > 0.25:
+        raise DatasetError(
+            f"{what} has its principal point at {matrix[0, 2]:.0f}, {matrix[1, 2]:.0f}, and the "
+            f"pictures are {width}x{height}: it is of pictures of another size; scale it"
+        )
 
 
 def _number(path: Path) -> int:
