@@ -39,5 +39,9 @@ class ComparisonError(EmergeError):
     """The prediction and the reference have nothing in common that could be compared."""
 
 
+class SweepError(EmergeError):
+    """The sweep cannot be made as it is asked, or its file is another's."""
+
+
 class Cancelled(EmergeError):
     """The caller asked to stop; nothing was stored for the unfinished step."""
