@@ -33,6 +33,7 @@ STEPS = ("decode", "load", "latents", "features", "prediction", "reference", "co
 
 Geometry = tuple["Reconstruction | None", "str | None"]
 """What a reference says of a whole clip, or None and why."""
+Sampled = tuple["Reconstruction | None", "Reconstruction | None", "str | None"]
 
 
 class Steps:
@@ -83,6 +84,7 @@ class Steps:
         self.reference_id = request.reference
         self.card = registry.fitting_card(request.backbone, request.target("cpu"))
         self._latents: np.ndarray | None = None
+        self._sampled: dict[tuple[int, int], Sampled] = {}
         self.begin()
 
     def begin(self) -> None:
@@ -199,6 +201,16 @@ class Steps:
             self.hashes = Hashes(backbone.weights_hash, backbone.encoder_hash)
         return backbone
 
+    def probe(self, features: Features) -> ProbeCard | None:
+        """The card of the probe for a cell, None where there is none.
+
+        Raises:
+            ProbeError: there is something else in its place.
+        """
+        from explorer.probe.checkpoint import choose_probe
+
+        return choose_probe(self.request.probe, self.card.id, features.layer, features.sigma)
+
     def prediction(
         self, features: Features
     ) -> Generator[
@@ -209,11 +221,11 @@ class Steps:
         Yields:
             The fields of a `FramePredicted` but its seconds and `cached`, slot by slot.
         """
-        from explorer.probe.checkpoint import choose_probe, missing_probe
+        from explorer.probe.checkpoint import missing_probe
 
-        asked = self.request.probe, self.card.id, features.layer, features.sigma
-        probe = choose_probe(*asked)
+        probe = self.probe(features)
         if probe is None:
+            asked = self.request.probe, self.card.id, features.layer, features.sigma
             return None, None, missing_probe(*asked)
         try:
             return (yield from self._frames(probe, features)), probe, None
@@ -279,23 +291,24 @@ class Steps:
             return None, f"no reference: {error}"
         return full, None if full else f"no reference: {name!r} knows nothing about this video"
 
-    def reference(
-        self, geometry: Geometry, features: Features, prediction: Reconstruction | None
-    ) -> tuple[Reconstruction | None, Reconstruction | None, str | None]:
+    def reference(self, features: Features, prediction: Reconstruction | None) -> Sampled:
         """(at the compared frames and pixels, at all that the reference has, what to keep in mind).
 
         Raises:
-            ReferenceError3D: it has not all of the compared frames.
+            ReferenceError3D: the reference cannot be used, or has not all of the compared frames.
+            Cancelled: `should_stop` became true.
         """
-        full, note = geometry
+        full, note = self.geometry(features)
         if full is None:
             return None, None, note
-        with self.timed("reference"):
-            size = prediction.size if prediction else _look_references.half(self.clip)
-            shown, lacking = _look_references.sampled(full, features, size)
-            said = lacking if shown is None else references.note(self.reference_id, full)
-            note = "; ".join(dict.fromkeys(filter(None, (said, lacking)))) or None
-        return shown, None if shown is None else full, note
+        size = prediction.size if prediction else _look_references.half(self.clip)
+        if size not in self._sampled:
+            with self.timed("reference"):
+                shown, lacking = _look_references.sampled(full, features, size)
+                said = lacking if shown is None else references.note(self.reference_id, full)
+                note = "; ".join(dict.fromkeys(filter(None, (said, lacking)))) or None
+                self._sampled[size] = shown, None if shown is None else full, note
+        return self._sampled[size]
 
     def surroundings(self, features: Features) -> references.Context:
         """What a reference may use besides the frames that the backbone takes."""

@@ -10,12 +10,13 @@ import numpy as np
 
 from explorer._look_summary import forget_peak, peak_device_memory, peak_memory, to_json
 from explorer._machine import metric_threads
+from explorer.backbones.base import stop_check
 from explorer.correspondence import correspondence_summary
 from explorer.errors import ComparisonError
 from explorer.proxies import proxies_of
 
 if TYPE_CHECKING:
-    from explorer._look_steps import Geometry, Steps
+    from explorer._look_steps import Steps
     from explorer._sweep_file import Row
     from explorer.features import Features
     from explorer.reconstruction import Reconstruction
@@ -44,17 +45,20 @@ def measure(
     forget_peak(steps.device)
     found = steps.stored(layers, sigma, seed) or steps.extract(layers, sigma, seed)
     cached = {name: steps.cached[name] for name in ("latents", "features")}
-    geometry = steps.geometry(found[layers[0]])
     # The numpy metrics of a layer run beside the probe of the next where there are cores for it.
-    with ThreadPoolExecutor(metric_threads(steps.device)) as pool:
+    pool = ThreadPoolExecutor(metric_threads(steps.device))
+    try:
         waiting = []
         for layer in layers:
-            figures, full = _with_probe(steps, found[layer], geometry)
+            stop_check(steps.should_stop)
+            figures, full = _with_probe(steps, found[layer])
             size = steps.clip.size
             rest = pool.submit(_without_probe, found[layer], full, size, proxies)
             waiting.append((figures, rest))
         with steps.timed("metrics"):
             measured = [{**figures, **rest.result()} for figures, rest in waiting]
+    finally:
+        pool.shutdown(cancel_futures=True)
     seconds = {**steps.seconds, "total": sum(steps.seconds.values())}
     common = {
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
@@ -63,7 +67,9 @@ def measure(
         "cached": cached,
     }
     return [
-        to_json({**_cell(steps, clip, found[layer]), **figures, **common})
+        to_json(
+            {**_cell(steps, clip, found[layer]), "sigma": sigma, "seed": seed, **figures, **common}
+        )
         for layer, figures in zip(layers, measured, strict=True)
     ]
 
@@ -89,12 +95,13 @@ def _cell(steps: Steps, clip: str, features: Features) -> Row:
     }
 
 
-def _with_probe(
-    steps: Steps, features: Features, geometry: Geometry
-) -> tuple[dict[str, Any], Reconstruction | None]:
-    """(what a probe reads out, held against the reference, and why nothing is; the reference)."""
+def _with_probe(steps: Steps, features: Features) -> tuple[dict[str, Any], Reconstruction | None]:
+    """(what a probe reads out, held against the reference; the reference).
+
+    `probe_note` says why there is a probe and it was not read; a cell without one has no note.
+    """
     prediction, probe, why = _result(steps.prediction(features))
-    reference, full, note = steps.reference(geometry, features, prediction)
+    reference, full, note = steps.reference(features, prediction)
     report = None
     with steps.timed("comparison"):
         if prediction is not None and probe is not None and reference is not None:
@@ -106,7 +113,7 @@ def _with_probe(
     figures = {
         **{name: report and getattr(report, name) for name in GEOMETRY},
         "probe": probe and probe.sha256,
-        "probe_note": why,
+        "probe_note": why if steps.probe(features) else None,
         "reference": full and steps.reference_id,
         "reference_note": note,
     }

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from explorer._sweep_request import Axes
 
 PLAIN = ("nothing_moves_px", "feature_norm")
+SHOWN = 3  # clips that a note names
 
 
 def summarize(clips: Sequence[str], axes: dict[str, Axes], rows: dict[Key, Row]) -> dict[str, Any]:
@@ -128,12 +129,19 @@ def _notes(
     for name, each in axes.items():
         mine = [cell for cell in cells if cell["backbone"] == name]
         read = [f"{cell['layer']}:{cell['sigma']:g}" for cell in mine if cell["probe"]]
-        said = f"of {name}, {len(read)} of {len(mine)} cells have a probe"
-        notes.append(
-            f"{said}, layer:sigma {', '.join(read)}" if 0 < len(read) < len(mine) else said
-        )
+        share = f"of {name}, {len(read)} of {len(mine)} cells have a probe"
+        which = f", layer:sigma {', '.join(read)}" if 0 < len(read) < len(mine) else ""
+        notes.append(share + which)
         if not each.card.uses_sigma:
             notes.append(f"{name} sees no noise: its cells are at sigma 0, with one seed")
-    without = {row["clip"]: row["reference_note"] for row in rows.values() if not row["reference"]}
-    notes += [f"{clip}: {why}" for clip, why in without.items() if why]
-    return notes
+    said: dict[str, dict[str, None]] = {}
+    for row in rows.values():
+        for note in (row["probe_note"], row["reference_note"]):
+            if note:
+                said.setdefault(note, {})[row["clip"]] = None
+    return [*notes, *(f"{note} ({_some(list(clips))})" for note, clips in said.items())]
+
+
+def _some(clips: Sequence[str]) -> str:
+    more = f" and {len(clips) - SHOWN} more clips" if len(clips) > SHOWN else ""
+    return ", ".join(clips[:SHOWN]) + more

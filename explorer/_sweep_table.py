@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from explorer.figures import layer_sigma_map, to_html
-from explorer.metric_names import LOWER_IS_BETTER, METRIC_NAMES
+from explorer.metric_names import LOWER_IS_BETTER, METRIC_NAMES, NOTHING_MOVES
 
 FIGURES = {
     **METRIC_NAMES,
@@ -26,7 +26,8 @@ def render_table(summary: Mapping[str, Any]) -> str:
     kind = "means [95 % intervals over clips]" if several else "one clip"
     parts = [f"{clips['count']} clips, {kind}" if several else kind]
     for backbone, figure, values in _tables(summary):
-        parts.append(f"{backbone}: {FIGURES[figure]}\n{_grid(values, figure)}")
+        still = _still(summary, backbone) if figure == "correspondence_error_px" else ""
+        parts.append(f"{backbone}: {FIGURES[figure]}{still}\n{_grid(values, figure)}")
     parts.append("\n".join(_facts(summary)))
     return "\n\n".join(parts)
 
@@ -34,10 +35,15 @@ def render_table(summary: Mapping[str, Any]) -> str:
 def maps(summary: Mapping[str, Any]) -> str:
     """A page of heatmaps, one for each backbone and figure, that needs no network.
 
+    Equal colours are equal numbers in the maps of one figure, whatever the backbone.
+
     Raises:
         ValueError: nothing has been measured.
     """
     found = []
+    span: dict[str, list[float]] = {}
+    for _, figure, values in _tables(summary):
+        span.setdefault(figure, []).extend(each["mean"] for each in values.values())
     for backbone, figure, values in _tables(summary):
         digits = _digits(figure)
         arrow = "↓" if figure in LOWER_IS_BETTER else "" if figure == "feature_norm" else "↑"
@@ -50,8 +56,9 @@ def maps(summary: Mapping[str, Any]) -> str:
             details={cell: _interval(each, digits) for cell, each in values.items()},
             low_is_better=figure in LOWER_IS_BETTER,
         )
-        rows = len(drawn["data"][0]["y"])
-        drawn["layout"] |= {"height": 140 + 34 * rows, "width": 640}
+        trace = drawn["data"][0]
+        trace |= {"zmin": min(span[figure]), "zmax": max(span[figure])}
+        drawn["layout"] |= {"height": 140 + 34 * len(trace["y"]), "width": 620}
         found.append(drawn)
     if not found:
         raise ValueError("nothing has been measured that could be drawn")
@@ -70,6 +77,17 @@ def _tables(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, Values]]:
             }
             if values:
                 yield backbone, figure, values
+
+
+def _still(summary: Mapping[str, Any], backbone: str) -> str:
+    """What answering that nothing moves is off by: the same in every cell, which has no say."""
+    known = (
+        cell["metrics"].get("nothing_moves_px")
+        for cell in summary["cells"]
+        if cell["backbone"] == backbone
+    )
+    found = next((each for each in known if each is not None), None)
+    return "" if found is None else f"; {NOTHING_MOVES} {found['mean']:.1f}{_interval(found, 1)}"
 
 
 def _grid(values: Values, figure: str) -> str:

@@ -121,7 +121,7 @@ def _scale(known: Sequence[float], others: Mapping[str, float], digits: int) -> 
 
 
 def to_html(*figures: dict[str, Any], title: str = "Emerge3D") -> str:
-    """A page of its own that needs no network, with one figure below the other.
+    """A page of its own that needs no network, with as many figures in a row as there is room for.
 
     Raises:
         ValueError: a figure has a property that Plotly does not know.
@@ -130,10 +130,16 @@ def to_html(*figures: dict[str, Any], title: str = "Emerge3D") -> str:
     import plotly.io as pio
 
     parts = [
-        pio.to_html(go.Figure(figure), include_plotlyjs=number == 0, full_html=False)
+        pio.to_html(
+            go.Figure(figure),
+            config={"displayModeBar": False},
+            include_plotlyjs=number == 0,
+            full_html=False,
+        )
         for number, figure in enumerate(figures)
     ]
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title>'
+    style = "<style>body { display: flex; flex-wrap: wrap; }</style>"
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title>{style}'
     return f"<!doctype html>\n<html><head>{head}</head>\n<body>{''.join(parts)}</body></html>\n"
 
 

@@ -185,8 +185,7 @@ class _Run:
         tuple[Reconstruction | None, Reconstruction | None, str | None, dict[str, Any] | None],
     ]:
         consistency = None
-        geometry = self.steps.geometry(features)
-        shown, full, note = self.steps.reference(geometry, features, prediction)
+        shown, full, note = self.steps.reference(features, prediction)
         if full is not None and not full.sparse and len(full.frames) > 1:
             with self.steps.timed("reference"):
                 consistency = agreement.summary(full)
