@@ -45,6 +45,8 @@ class SweepFile:
 
     def __init__(self, path: Path, options: dict[str, Any], about: dict[str, Any]) -> None:
         self.path = path
+        self.rows: dict[Key, Row] = {}
+        self._made_of: dict[tuple[str, str], tuple[str, str]] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists() or not path.stat().st_size:
@@ -55,7 +57,7 @@ class SweepFile:
         try:
             if not lock(self._file):
                 raise SweepError(f"another process is writing {path}: wait for it or stop it")
-            self.rows = self._read(options)
+            self._read(options)
         except BaseException:
             self._file.close()
             raise
@@ -64,8 +66,11 @@ class SweepFile:
         """Add the lines of a pass, all of them or none.
 
         Raises:
-            SweepError: they cannot be written; the file is as it was.
+            SweepError: they cannot be written, or earlier lines are of another video of this name
+                or of other weights; the file is as it was.
         """
+        for row in rows:
+            self._check_same(row)
         begin = self._file.seek(0, os.SEEK_END)
         try:
             self._file.write(b"".join(map(_line, rows)))
@@ -73,13 +78,14 @@ class SweepFile:
         except OSError as error:
             self._file.truncate(begin)
             raise self._unwritable(error) from error
-        self.rows |= {key_of(row): row for row in rows}
+        for row in rows:
+            self._keep(row)
 
     def close(self) -> None:
         """Give the file up."""
         self._file.close()
 
-    def _read(self, options: dict[str, Any]) -> dict[Key, Row]:
+    def _read(self, options: dict[str, Any]) -> None:
         whole, end, _ = self._file.read().rpartition(b"\n")
         header, *lines = whole.split(b"\n")
         try:
@@ -90,11 +96,9 @@ class SweepFile:
         if begun is None:
             raise SweepError(f"{self.path} is not the file of a sweep: choose another --out")
         self._check(begun, json.loads(json.dumps(options)))
-        rows = {}
         for number, line in enumerate(lines, start=2):
             try:
-                row = json.loads(line)
-                rows[key_of(row)] = row
+                self._keep(json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
                 raise SweepError(
                     f"line {number} of {self.path} is damaged ({error!r}): remove this line, and "
@@ -102,7 +106,6 @@ class SweepFile:
                 ) from error
         self._file.truncate(len(whole) + len(end))
         self._flush()
-        return rows
 
     def _check(self, begun: dict[str, Any], options: dict[str, Any]) -> None:
         for name in {**begun, **options}:
@@ -112,6 +115,20 @@ class SweepFile:
                     f"{self.path} was begun with {name} {_said(before)}, not {_said(now)}: give "
                     "the same options to go on with it, or another --out"
                 )
+
+    def _keep(self, row: Row) -> None:
+        self.rows[key_of(row)] = row
+        self._made_of[row["clip"], row["backbone"]] = row["content_hash"], row["backbone_hash"]
+
+    def _check_same(self, row: Row) -> None:
+        now = row["content_hash"], row["backbone_hash"]
+        before = self._made_of.get((row["clip"], row["backbone"]), now)
+        if before != now:
+            what = "the video" if before[0] != now[0] else f"{row['backbone']}'s weights"
+            raise SweepError(
+                f"{self.path} has lines of {row['clip']} from before {what} changed: choose "
+                "another --out"
+            )
 
     def _flush(self) -> None:
         self._file.flush()

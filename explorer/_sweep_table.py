@@ -35,7 +35,7 @@ def render_table(summary: Mapping[str, Any]) -> str:
 def maps(summary: Mapping[str, Any]) -> str:
     """A page of heatmaps, one for each backbone and figure, that needs no network.
 
-    Equal colours are equal numbers in the maps of one figure, whatever the backbone.
+    Backbones are beside each other, and equal colours are equal numbers in the maps of one figure.
 
     Raises:
         ValueError: nothing has been measured.
@@ -44,7 +44,8 @@ def maps(summary: Mapping[str, Any]) -> str:
     span: dict[str, list[float]] = {}
     for _, figure, values in _tables(summary):
         span.setdefault(figure, []).extend(each["mean"] for each in values.values())
-    for backbone, figure, values in _tables(summary):
+    order = list(FIGURES)
+    for backbone, figure, values in sorted(_tables(summary), key=lambda each: order.index(each[1])):
         digits = _digits(figure)
         arrow = "↓" if figure in LOWER_IS_BETTER else "" if figure == "feature_norm" else "↑"
         drawn = layer_sigma_map(

@@ -13,7 +13,6 @@ backbones: where two models do not fit into memory together, one sweep each is f
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,32 +20,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explorer._look_cache import versions
-from explorer._look_steps import Steps
 from explorer._machine import describe_machine
 from explorer._sweep_file import Row, SweepFile
+from explorer._sweep_ray import connect, spread
 from explorer._sweep_request import Axes, SweepRequest, axes_of
 from explorer._sweep_summary import summarize
+from explorer._sweep_units import Failed, Unit, one_after_the_other
 from explorer.backbones import registry
-from explorer.backbones.base import never, stop_check
-from explorer.errors import Cancelled, EmergeError, SweepError
-from explorer.source import Listed, Source, open_sources
+from explorer.backbones.base import never
+from explorer.errors import EmergeError
+from explorer.source import Listed, open_sources
 
 if TYPE_CHECKING:
-    from explorer._look_stages import LookRequest
     from explorer.store import Store
 
-__all__ = ["Failed", "Measured", "Result", "SweepRequest", "Swept", "sweep"]
-
-log = logging.getLogger(__name__)
+__all__ = ["Failed", "Measured", "SweepRequest", "Swept", "sweep"]
 
 
 @dataclass(frozen=True)
-class Result:
-    """Something that a sweep has found."""
-
-
-@dataclass(frozen=True)
-class Measured(Result):
+class Measured:
     """A pass is in the file.
 
     Attributes:
@@ -61,22 +53,7 @@ class Measured(Result):
 
 
 @dataclass(frozen=True)
-class Failed(Result):
-    """A clip, or a clip with one backbone, that gives no further lines; the same sweep tries again.
-
-    Attributes:
-        clip: its name.
-        backbone: None where the clip itself cannot be read.
-        reason: for people.
-    """
-
-    clip: str
-    backbone: str | None
-    reason: str
-
-
-@dataclass(frozen=True)
-class Swept(Result):
+class Swept:
     """The end: means with intervals over clips, see `explorer._sweep_summary.summarize`."""
 
     summary: dict[str, Any]
@@ -87,14 +64,17 @@ def sweep(
     out: Path,
     *,
     store: Store,
+    ray: str | None = None,
     should_stop: Callable[[], bool] = never,
-) -> Iterator[Result]:
+) -> Iterator[Measured | Failed | Swept]:
     """Measure every cell on every clip that the file has no line of yet.
 
     Args:
         request: what to measure.
         out: file of lines; made, or gone on with.
         store: asked for latents, features and slow references before they are computed.
+        ray: address of a Ray cluster whose workers take a clip with a backbone each; "local" for
+            this machine's processors; None works here, one after the other.
         should_stop: asked within passes.
 
     Raises:
@@ -105,24 +85,36 @@ def sweep(
     begin = time.perf_counter()
     axes = axes_of(request)
     listed, failures = _list(request)
-    about = {"versions": versions()}
-    file = SweepFile(out, request.options(), about)
+    cluster = None if ray is None else connect(ray)
+    file = SweepFile(out, request.options(), {"versions": versions()})
     try:
-        run = _Run(request, axes, file, store, should_stop, len(listed))
         yield from failures
-        for each in listed:
-            for result in run.clip(each):
-                if isinstance(result, Failed):
-                    failures.append(result)
-                yield result
-        names = [*dict.fromkeys([each.name for each in listed])]
-        summary = summarize(names, axes, file.rows)
-        summary["failed"] = [vars(failure) for failure in failures]
-        summary["options"] = request.options()
-        summary["machine"] = describe_machine(registry.resolve_device(request.target.device))
-        summary["versions"] = versions()
-        summary["seconds"] = round(time.perf_counter() - begin, 2)
-        yield Swept(summary)
+        units = list(_units(listed, axes, file))
+        of = len(listed) * sum(len(each.passes) for each in axes.values())
+        done = of - sum(len(unit.layers) for unit in units)
+        if cluster is None:
+            opens = {each.name: each.open for each in listed}
+            found = one_after_the_other(request, units, opens, store=store, should_stop=should_stop)
+        else:
+            found = spread(cluster, request, units, store=store, should_stop=should_stop)
+        for outcome in found:
+            if not isinstance(outcome, Failed):
+                file.append(outcome)
+                done += 1
+                yield Measured(outcome, done, of)
+            elif outcome not in failures:  # a clip that cannot be read fails with each backbone
+                failures.append(outcome)
+                yield outcome
+        yield Swept(
+            {
+                **summarize([each.name for each in listed], axes, file.rows),
+                "failed": [vars(failure) for failure in failures],
+                "options": request.options(),
+                "machine": describe_machine(registry.resolve_device(request.target.device)),
+                "versions": versions(),
+                "seconds": round(time.perf_counter() - begin, 2),
+            }
+        )
     finally:
         file.close()
 
@@ -140,97 +132,18 @@ def _list(request: SweepRequest) -> tuple[list[Listed], list[Failed]]:
     return list(found.values()), failures
 
 
-class _Run:
-    """What the clips of a sweep have in common."""
-
-    def __init__(
-        self,
-        request: SweepRequest,
-        axes: dict[str, Axes],
-        file: SweepFile,
-        store: Store,
-        should_stop: Callable[[], bool],
-        clips: int,
-    ) -> None:
-        self.request, self.axes, self.file = request, axes, file
-        self.store, self.should_stop = store, should_stop
-        self.of = clips * sum(len(each.passes) for each in axes.values())
-        self.done = 0
-
-    def clip(self, listed: Listed) -> Iterator[Result]:
-        """All cells of one clip."""
-        known: dict[tuple[Any, ...], Any] = {}
-        source = None
-        for backbone, axes in self.axes.items():
-            missing = {each: self.missing(listed.name, backbone, *each) for each in axes.passes}
-            wanted = {each: layers for each, layers in missing.items() if layers}
-            self.done += len(missing) - len(wanted)
-            if not wanted:
-                continue
-            try:
-                if source is None:
-                    source = listed.open()
-                    info = source.info()
-            except EmergeError as error:
-                yield Failed(listed.name, None, str(error))
-                return
-            look = self.request.look(backbone, source, info, axes.card)
-            passes = self.passes(listed.name, source, look, wanted, known)
-            while True:
-                try:
-                    rows = next(passes, None)
-                except (Cancelled, SweepError):
-                    raise
-                except EmergeError as error:
-                    yield Failed(listed.name, backbone, str(error))
-                    break
-                except Exception as error:  # a night's work does not end with one clip
-                    log.warning("%s with %s failed", listed.name, backbone, exc_info=error)
-                    yield Failed(listed.name, backbone, f"{type(error).__name__}: {error}")
-                    break
-                if rows is None:
-                    break
-                self.file.append(rows)
-                self.done += 1
-                yield Measured(rows, self.done, self.of)
-
-    def missing(self, clip: str, backbone: str, sigma: float, seed: int) -> list[int]:
-        """Layers of a pass that the file has no line of."""
-        return [
-            layer
-            for layer in self.axes[backbone].layers
-            if (clip, backbone, layer, sigma, seed) not in self.file.rows
-        ]
-
-    def passes(
-        self,
-        clip: str,
-        source: Source,
-        look: LookRequest,
-        wanted: dict[tuple[float, int], list[int]],
-        known: dict[tuple[Any, ...], Any],
-    ) -> Iterator[list[Row]]:
-        """The lines of each wanted pass."""
-        from explorer._sweep_pass import measure
-
-        keep = self.request.keep
-        steps = Steps(look, self.store, self.should_stop, source=source, keep=keep, known=known)
-        steps.decode()
-        steps.prepare(self.axes[look.backbone].layers, 0.0)
-        self.check_same(clip, look.backbone, steps)
-        for (sigma, seed), layers in wanted.items():
-            stop_check(self.should_stop)
-            yield measure(steps, clip, layers, sigma, seed, proxies=self.request.proxies)
-            steps.begin()
-
-    def check_same(self, clip: str, backbone: str, steps: Steps) -> None:
-        """Raises SweepError: earlier lines are of another video or of other weights."""
-        now = steps.clip.content_hash, steps.hashes.weights
-        for row in self.file.rows.values():
-            same = row["clip"] == clip and row["backbone"] == backbone
-            if same and (row["content_hash"], row["backbone_hash"]) != now:
-                what = "the video" if row["content_hash"] != now[0] else f"{backbone}'s weights"
-                raise SweepError(
-                    f"{self.file.path} has lines of {clip} from before {what} changed: "
-                    "choose another --out"
-                )
+def _units(listed: list[Listed], axes: dict[str, Axes], file: SweepFile) -> Iterator[Unit]:
+    """What the file has no lines of, sorted by clip."""
+    for each in listed:
+        for backbone, of in axes.items():
+            missing = {
+                (sigma, seed): [
+                    layer
+                    for layer in of.layers
+                    if (each.name, backbone, layer, sigma, seed) not in file.rows
+                ]
+                for sigma, seed in of.passes
+            }
+            wanted = {cell: layers for cell, layers in missing.items() if layers}
+            if wanted:
+                yield Unit(each.name, backbone, wanted)

@@ -13,7 +13,7 @@ import tyro
 from explorer.errors import SweepError
 
 if TYPE_CHECKING:
-    from explorer.sweep import Result, SweepRequest
+    from explorer.sweep import Failed, Measured, SweepRequest
 
 FAILURES = 1
 Number = TypeVar("Number", int, float)
@@ -72,6 +72,8 @@ class Sweep:
     """Put features and predictions into the store, where looks find them."""
     map: Path | None = None
     """Write heatmaps of layers and noise levels there, a page (.html) that needs no network."""
+    ray: str | None = None
+    """Spread the work over a Ray cluster: auto, local, or its address."""
     cache: Path | None = None
     """Folder of the store. Default: the project's."""
     json: bool = False
@@ -93,10 +95,9 @@ class Sweep:
         for path in (summary_path, self.map):
             if path is not None:
                 check_writable(path)
+        store = Store(self.cache or default_root())
         try:
-            for result in sweep(
-                self._request(), self.out, store=Store(self.cache or default_root())
-            ):
+            for result in sweep(self._request(), self.out, store=store, ray=self.ray):
                 if isinstance(result, Swept):
                     summary = result.summary
                 else:
@@ -149,14 +150,13 @@ def _numbers(option: str, text: str, kind: type[Number]) -> tuple[Number, ...]:
         raise SweepError(f"--{option} {text!r}: give numbers with commas between") from None
 
 
-def _progress(result: Result) -> str:
-    from explorer.sweep import Failed, Measured
+def _progress(result: Measured | Failed) -> str:
+    from explorer.sweep import Measured
 
     if isinstance(result, Measured):
         row = result.rows[0]
         seconds = row["seconds"]["total"]
         cell = f"{row['clip']} {row['backbone']} sigma {row['sigma']:g} seed {row['seed']}"
         return f"{result.done}/{result.of} {cell}, {len(result.rows)} layers, {seconds:.2f} s"
-    assert isinstance(result, Failed)
     of = "" if result.backbone is None else f" with {result.backbone}"
     return f"failed: {result.clip}{of}: {result.reason}"
