@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from html import escape
 
 from explorer import plugins
@@ -39,10 +40,9 @@ def found_plugins() -> str:
     """A line on what came from outside this project and what is left out; empty without any."""
     known = plugins.load()
     given = [
-        f"{', '.join(ids)} ({each.name})"
+        f"{', '.join(itertools.chain(*each.registered.values()))} ({each.name})"
         for each in known
-        for ids in each.registered.values()
-        if ids
+        if each.error is None
     ]
     lines = [f"From plugins: {'; '.join(given)}."] if given else []
     lines += [f"{each.error}." for each in known if each.error is not None]

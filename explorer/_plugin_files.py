@@ -48,7 +48,8 @@ class Candidate:
         """Name and origin, for messages."""
         if self.distribution is not None:
             return f"plugin {self.name!r} of the package {self.distribution} {self.version}"
-        return f"plugin {self.name!r} of {VARIABLE}" + (f" ({self.file})" if self.file else "")
+        elsewhere = self.file is not None and str(self.file) != self.name
+        return f"plugin {self.name!r} of {VARIABLE}" + (f" ({self.file})" if elsewhere else "")
 
 
 def candidates() -> Iterator[Candidate]:
@@ -131,11 +132,13 @@ def reason(error: BaseException, candidate: Candidate) -> str:
         near = Path(f"{candidate.module}.py")
         hint = f"; the current folder is not searched: name the file, {near}"
         return said + (hint if near.is_file() else "")
-    own = str(Path(__file__).parent)
+    frames = traceback.extract_tb(error.__traceback__)
+    homes = [Path(frame.filename).parent for frame in frames if frame.name == "<module>"]
+    home = homes[0] if homes else None
+    # Libraries that the plugin calls say nothing of it.
     lines = [
         f"{Path(frame.filename).name}, line {frame.lineno}"
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((own, "<"))
-        and Path(frame.filename).parent.name != "importlib"
+        for frame in frames
+        if home in Path(frame.filename).parents
     ]
     return f"{said} ({lines[-1]})" if lines else said
