@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -30,7 +31,7 @@ class Candidate:
     """A plugin before its import.
 
     Attributes:
-        name: of the entry point, or what stands in the variable.
+        name: of the entry point, the file or the module.
         module: name that it has once it is imported.
         bring: imports it.
         distribution, version: of the installed package that names it.
@@ -48,8 +49,28 @@ class Candidate:
         """Name and origin, for messages."""
         if self.distribution is not None:
             return f"plugin {self.name!r} of the package {self.distribution} {self.version}"
-        elsewhere = self.file is not None and str(self.file) != self.name
-        return f"plugin {self.name!r} of {VARIABLE}" + (f" ({self.file})" if elsewhere else "")
+        return f"plugin {self.name!r} of {VARIABLE}" + (f" ({self.file})" if self.file else "")
+
+
+@contextlib.contextmanager
+def without_current_folder() -> Iterator[None]:
+    """The search path as the installed command has it: `python -m` puts the current folder first.
+
+    What lies there by chance would be a plugin, or be taken for an installed one of its name. Where
+    the folder was put on the path by an installer or PYTHONPATH too, that entry stays.
+    """
+    first = [""]
+    if getattr(sys.modules["__main__"], "__spec__", None) is not None:
+        first.append(os.getcwd())
+    removed = sorted(sys.path.index(each) for each in first if each in sys.path)
+    entries = [(index, sys.path[index]) for index in removed]
+    for index in reversed(removed):
+        del sys.path[index]
+    try:
+        yield
+    finally:
+        for index, entry in entries:
+            sys.path.insert(index, entry)
 
 
 def candidates() -> Iterator[Candidate]:
@@ -65,15 +86,13 @@ def candidates() -> Iterator[Candidate]:
 def _installed() -> Iterator[Candidate]:
     """Entry points of installed packages; the first of a name on the search path counts."""
     seen: set[str] = set()
-    here = Path.cwd()
     for package in metadata.distributions():
         try:
             points = package.entry_points.select(group=GROUP)
         except Exception as error:  # damaged metadata of a package that may have no plugin at all
             log.debug("entry points cannot be read: %s", error)
             continue
-        # `python -m` searches the current folder too, where a checkout may leave its metadata.
-        if not points or package.name in seen or Path(str(package.locate_file(""))) == here:
+        if not points or package.name in seen:
             continue
         seen.add(package.name)
         for point in points:
@@ -108,7 +127,7 @@ def _file(item: str) -> Candidate:
             raise
         return module
 
-    return Candidate(item, name, bring, file=path)
+    return Candidate(path.name, name, bring, file=path)
 
 
 def sha256_of(module: ModuleType) -> str | None:

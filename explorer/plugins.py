@@ -21,7 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from explorer._plugin_files import Candidate, candidates, reason, sha256_of
+from explorer._plugin_files import (
+    Candidate,
+    candidates,
+    reason,
+    sha256_of,
+    without_current_folder,
+)
 from explorer.errors import PluginError
 
 Kind = Literal["backbone", "reference", "dataset"]
@@ -34,7 +40,7 @@ class Plugin:
     """One plugin that was found.
 
     Attributes:
-        name: of the entry point, or what stands in the variable.
+        name: of the entry point, the file or the module.
         distribution: the installed package that names it; None for what the variable lists.
         version: of that package.
         file: where the module is; None where it could not be found.
@@ -81,7 +87,8 @@ def load() -> tuple[Plugin, ...]:
     with _turn:
         if not _begun:
             _begun = True
-            _load_all()
+            with without_current_folder():
+                _load_all()
         return tuple(_found)
 
 

@@ -181,18 +181,38 @@ def test_a_module_in_the_current_folder_is_not_imported_but_hinted_at(
 ) -> None:
     write(tmp_path / "nearby.py", CARD.format(id="nearby"))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")  # as in an interactive session
     monkeypatch.setenv("EMERGE3D_PLUGINS", "nearby")
     (plugin,) = plugins.load()
     assert "name the file, nearby.py" in str(plugin.error)
 
 
-def test_metadata_in_the_current_folder_is_not_read(
+@pytest.mark.parametrize("entry", ["", "its path"])
+def test_neither_metadata_nor_modules_of_the_current_folder_count(
+    entry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, installed = tmp_path / "here", tmp_path / "installed"
+    install(here, "lab_one", CARD.format(id="chance"), version="2")
+    install(installed, "lab_one", CARD.format(id="mine"), version="1")
+    monkeypatch.syspath_prepend(installed)
+    # `python -m pytest` is a run of a module, which has the folder's path in front.
+    monkeypatch.syspath_prepend(entry and here)
+    monkeypatch.chdir(here)
+    path = list(sys.path)
+    (plugin,) = plugins.load()
+    assert (plugin.version, plugin.registered["backbone"]) == ("1", ("mine",))
+    assert plugin.file == installed / "lab_one.py"
+    assert sys.path == path
+
+
+def test_a_package_that_is_installed_from_the_current_folder_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(tmp_path, "lab_here", CARD.format(id="here"))
-    monkeypatch.syspath_prepend(tmp_path)
+    install(tmp_path, "lab_edited", CARD.format(id="edited"))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path, str(tmp_path)])
     monkeypatch.chdir(tmp_path)
-    assert plugins.load() == ()
+    (plugin,) = plugins.load()
+    assert plugin.registered["backbone"] == ("edited",)
 
 
 def test_a_package_with_damaged_metadata_hides_no_other(
