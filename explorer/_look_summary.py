@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from explorer import plugins
 from explorer._look_cache import versions
 from explorer.backbones import registry
 
@@ -100,6 +101,7 @@ def _cell(features: Features) -> dict[str, Any]:
             "kind": registry.card(features.backbone).kind,
             "hash": features.backbone_hash,
             "trained": features.provenance.get("trained"),
+            **plugins.provenance("backbone", features.backbone),
         },
         "layer": features.layer,
         "sigma": features.sigma,
