@@ -2,68 +2,44 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from explorer import _look_cache as cache
 from explorer import _look_references, references
-from explorer.backbones import registry
-from explorer.backbones.base import Hashes, check_clip
-from explorer.errors import BackboneError, NoReconstruction, ProbeError
-from explorer.source import Source, open_source
+from explorer._look_features import FeatureSteps
+from explorer.errors import NoReconstruction, ProbeError
 
 if TYPE_CHECKING:
     from explorer._look_stages import LookRequest
-    from explorer.backbones.base import Backbone
     from explorer.clip import Clip
     from explorer.features import Features
     from explorer.probe.checkpoint import ProbeCard
     from explorer.reconstruction import Reconstruction
     from explorer.report import Report
+    from explorer.source import Source
     from explorer.store import Store
 
 NO_REFERENCE = "none"
 WHO_KNOWS = "auto"
 """The first reference that has the clip's geometry at hand, or none."""
-STEPS = ("decode", "load", "latents", "features", "prediction", "reference", "comparison")
 
 Geometry = tuple["Reconstruction | None", "str | None"]
 """What a reference says of a whole clip, or None and why."""
 Sampled = tuple["Reconstruction | None", "Reconstruction | None", "str | None"]
 
 
-class Steps:
-    """One clip before one backbone. `decode` and `prepare` come first, in this order.
+class Steps(FeatureSteps):
+    """All steps: features, what a probe reads out of them, and what a reference says to it.
 
     Args:
-        request: path, window, backbone, reference, probe and target; which cell is said with each
-            step.
-        store: asked before anything is computed.
-        should_stop: asked within the steps.
-        source: of the clip, where it is open already.
-        keep: put features, predictions and comparisons into the store; latents always go there.
+        request: with reference and probe.
+        store: as in `FeatureSteps`, and so should_stop, source and keep.
         known: geometries of this clip, shared by the backbones that see it alike.
 
     Attributes:
-        card: of the backbone.
-        clip, key: the frames, and what determines them; set by `decode`.
         reference_id: who is asked for the geometry; set by `decode` where "auto" was asked.
-        device, hashes: set by `prepare`.
-        seconds: spent on each step since `begin`.
-        cached: what the store had.
-
-    Raises:
-        EmergeError: the path names nothing, or the backbone or its weights are not here.
     """
-
-    clip: Clip
-    key: dict[str, Any]
-    device: str
-    hashes: Hashes
 
     def __init__(
         self,
@@ -75,131 +51,17 @@ class Steps:
         keep: bool = True,
         known: dict[tuple[Any, ...], Geometry] | None = None,
     ) -> None:
-        self.request = request
-        self.store = store
-        self.should_stop = should_stop
-        self.source = open_source(request.path) if source is None else source
-        self.keep = keep
-        self.known = {} if known is None else known
+        super().__init__(request, store, should_stop, source=source, keep=keep)
         self.reference_id = request.reference
-        self.card = registry.fitting_card(request.backbone, request.target("cpu"))
-        self._latents: np.ndarray | None = None
+        self.known = {} if known is None else known
         self._sampled: dict[tuple[int, int], Sampled] = {}
-        self.begin()
-
-    def begin(self) -> None:
-        """Count the seconds and the hits of the store from here."""
-        self.seconds = dict.fromkeys(STEPS, 0.0)
-        self.cached: dict[str, bool | None] = {
-            "latents": None,
-            "features": False,
-            "prediction": False,
-        }
-
-    def sigma(self, asked: float) -> float:
-        """The noise level that counts: 0 for a backbone without noise.
-
-        Raises:
-            BackboneError: it is outside [0, 1].
-        """
-        sigma = float(asked) if self.card.uses_sigma else 0.0
-        if not 0.0 <= sigma <= 1.0:
-            raise BackboneError(f"sigma {sigma} is not in [0, 1]: it is the fraction of noise")
-        return sigma
 
     def decode(self) -> Clip:
-        """The frames, in the backbone's size; also finds out who knows their geometry.
-
-        Raises:
-            ClipError, DatasetError: they cannot be read.
-        """
-        with self.timed("decode"):
-            self.clip = self._decoded(self.card.input_size)
-            self.key = cache.clip_key(self.clip)
+        """As in `FeatureSteps`; also finds out who knows the clip's geometry."""
+        clip = super().decode()
         if self.request.reference == WHO_KNOWS:
-            self.reference_id = references.who_knows(self.clip) or NO_REFERENCE
-        return self.clip
-
-    def _decoded(self, size: tuple[int, int]) -> Clip:
-        request = self.request
-        return self.source.clip(
-            start=request.start,
-            stride=request.stride,
-            count=request.count,
-            size=size,
-            fit=self.card.fit,
-        )
-
-    def prepare(self, layers: Sequence[int], sigma: float) -> None:
-        """Refuse what the backbone cannot take, and find out what its results are stored under.
-
-        Raises:
-            BackboneError: the frame count, a layer, sigma, the device or the weights do not fit.
-        """
-        with self.timed("load"):
-            check_clip(self.card, self.clip, layers, sigma)
-            self.device = registry.resolve_device(self.request.device)
-            self.hashes = registry.hashes(self.request.backbone, self.request.target(self.device))
-
-    def stored(self, layers: Sequence[int], sigma: float, seed: int) -> dict[int, Features] | None:
-        """The features of all these layers out of the store, or None where it lacks any."""
-        found = {}
-        with self.timed("features"):
-            for layer in layers:
-                values = cache.get_features(self.store, self.features_key(layer, sigma, seed))
-                if values is None:
-                    return None
-                found[layer] = values
-        self.cached["features"] = True
-        return found
-
-    def latents(self) -> np.ndarray | None:
-        """What the VAE makes of the clip, once; None for a backbone without one.
-
-        Raises:
-            BackboneError: the model cannot be loaded.
-            Cancelled: `should_stop` became true.
-        """
-        backbone = self._backbone()
-        if backbone.encoder_hash is None or self._latents is not None:
-            return self._latents
-        with self.timed("latents"):
-            self._latents, self.cached["latents"] = cache.cached_latents(
-                self.store,
-                cache.latents_key(self.key, self.card, self.hashes, self.device),
-                lambda: backbone.encode(self.clip, should_stop=self.should_stop),
-            )
-        return self._latents
-
-    def extract(self, layers: Sequence[int], sigma: float, seed: int) -> dict[int, Features]:
-        """The features of all these layers from one pass.
-
-        Raises:
-            BackboneError: the model cannot be loaded.
-            Cancelled: `should_stop` became true; nothing of the pass is stored.
-        """
-        backbone, latents = self._backbone(), self.latents()
-        with self.timed("features"):
-            found = backbone.extract(
-                self.clip,
-                layers=layers,
-                sigma=sigma,
-                seed=seed,
-                latents=latents,
-                should_stop=self.should_stop,
-            )
-            if self.keep:
-                for layer, values in found.items():
-                    cache.put_features(self.store, self.features_key(layer, sigma, seed), values)
-        return found
-
-    def _backbone(self) -> Backbone:
-        with self.timed("load"):
-            request = self.request
-            backbone = registry.load(request.backbone, target=request.target(self.device))
-            # The store was asked with the files' hash; what is kept is named after the model's own.
-            self.hashes = Hashes(backbone.weights_hash, backbone.encoder_hash)
-        return backbone
+            self.reference_id = references.who_knows(clip) or NO_REFERENCE
+        return clip
 
     def probe(self, features: Features) -> ProbeCard | None:
         """The card of the probe for a cell, None where there is none.
@@ -315,7 +177,7 @@ class Steps:
         return references.Context(
             store=self.store,
             should_stop=self.should_stop,
-            decode=self._decoded,
+            decode=self.decoded,
             device=self.device,
             frames=tuple(features.slot_frames.tolist()),
         )
@@ -338,32 +200,10 @@ class Steps:
                 cache.put_report(self.store, wanted, found)
         return found
 
-    def features_key(self, layer: int, sigma: float, seed: int) -> dict[str, Any]:
-        """What determines features of this clip."""
-        return cache.features_key(
-            self.key,
-            self.card,
-            self.hashes,
-            layer=layer,
-            sigma=sigma,
-            seed=seed,
-            device=self.device,
-            dtype=self.request.dtype,
-        )
-
     def prediction_key(self, probe: ProbeCard, features: Features) -> dict[str, Any]:
         """What determines a prediction from features of this clip."""
         cell = self.features_key(features.layer, features.sigma, features.seed)
         return cache.prediction_key(cell, probe.sha256)
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        """Add the time spent inside to a step; what the caller does between steps is not ours."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 def _frame_of(found: Reconstruction, slot: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from explorer import plugins
 from explorer._look_cache import versions
 from explorer.backbones import registry
 
@@ -100,6 +101,7 @@ def _cell(features: Features) -> dict[str, Any]:
             "kind": registry.card(features.backbone).kind,
             "hash": features.backbone_hash,
             "trained": features.provenance.get("trained"),
+            **plugins.provenance("backbone", features.backbone),
         },
         "layer": features.layer,
         "sigma": features.sigma,
@@ -142,4 +144,5 @@ def forget_peak(device: str) -> None:
     if device.startswith("cuda"):
         import torch
 
-        torch.cuda.reset_peak_memory_stats(device)
+        if torch.cuda.is_initialized():  # else there is nothing to forget, and torch would raise
+            torch.cuda.reset_peak_memory_stats(device)

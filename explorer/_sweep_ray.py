@@ -1,7 +1,7 @@
 """The units of a sweep on the workers of a Ray cluster (https://docs.ray.io).
 
-Workers need the same version of this project, the same paths to clips, weights and store, and the
-same kind of device as the machine that writes the file.
+Workers need the same version of this project and its plugins, the same paths to clips, weights and
+store, and the same kind of device as the machine that writes the file.
 """
 
 from __future__ import annotations

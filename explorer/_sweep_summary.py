@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from explorer import plugins
 from explorer._evaluate_table import summarize as means
 from explorer.metric_names import METRIC_NAMES
 
@@ -84,6 +85,7 @@ def _cell(
     return {
         "id": f"{backbone}:{layer}:{sigma:g}",
         "backbone": backbone,
+        **plugins.provenance("backbone", backbone),
         "layer": layer,
         "sigma": sigma,
         "timestep": first.get("timestep"),

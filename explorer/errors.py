@@ -43,5 +43,9 @@ class SweepError(EmergeError):
     """The sweep cannot be made as it is asked, or its file is another's."""
 
 
+class PluginError(EmergeError):
+    """A plugin cannot be imported, or takes an id that exists; all else goes on without it."""
+
+
 class Cancelled(EmergeError):
     """The caller asked to stop; nothing was stored for the unfinished step."""

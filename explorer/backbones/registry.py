@@ -8,6 +8,8 @@ Cards are readable without importing torch; the loader imports what it needs whe
 loading; the schedule names the timestep of a noise level without loading. A card with a `source`
 stands for published weights: its loader gets a target whose folder has been found, and `adapt` may
 correct the card by the configuration there (a folder may hold another size of the same model).
+
+Files in this folder come with the project; `explorer.plugins` brings those from elsewhere.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from explorer import plugins
 from explorer.backbones import _memory, _published, _weights
 from explorer.backbones._options import Target
 from explorer.backbones.base import Backbone, BackboneCard, Hashes, never
@@ -111,15 +114,22 @@ def register(
     return decorate
 
 
-def _discover() -> None:
+def shipped() -> dict[str, Entry]:
+    """The table that `register` fills, with all that comes with the project in it."""
     package = importlib.import_module("explorer.backbones")
     for module in pkgutil.iter_modules(package.__path__):
         if not module.name.startswith("_"):
             importlib.import_module(f"explorer.backbones.{module.name}")
+    return _entries
+
+
+def _discover() -> None:
+    shipped()
+    plugins.load()
 
 
 def cards() -> list[BackboneCard]:
-    """All cards: what comes with the package first, then published models, by their modules.
+    """All cards: the shipped models, then published ones, by their modules; plugins' come last.
 
     The order does not depend on which module somebody has imported first.
     """
@@ -127,9 +137,10 @@ def cards() -> list[BackboneCard]:
     return [entry.card for entry in sorted(_entries.values(), key=_place)]
 
 
-def _place(entry: Entry) -> tuple[bool, bool, str]:
+def _place(entry: Entry) -> tuple[bool, bool, bool, str]:
     module = entry.loader.__module__
-    return entry.card.source is not None, not module.endswith(FIRST), module
+    foreign = plugins.is_foreign(entry.loader)
+    return foreign, entry.card.source is not None, not module.endswith(FIRST), module
 
 
 def _entry(backbone: str) -> Entry:
@@ -137,6 +148,7 @@ def _entry(backbone: str) -> Entry:
     if backbone not in _entries:
         raise BackboneError(
             f"there is no backbone {backbone!r}; there are: {', '.join(sorted(_entries))}"
+            f"{plugins.missing()}"
         )
     return _entries[backbone]
 

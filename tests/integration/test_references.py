@@ -161,8 +161,8 @@ def test_the_references_are_listed_with_what_they_lack_and_fetched_when_asked(
     assert "run `emerge3d references vggt --download`" in printed
     asked = []
 
-    def fetch(repo: str, files: Any, **_: Any) -> Path:
-        asked.append((repo, list(files)))
+    def fetch(source: Any, **_: Any) -> Path:
+        asked.append((source.repo, list(source.files)))
         return Path("cache")
 
     monkeypatch.setattr("explorer.references._published.fetch", fetch)
