@@ -7,9 +7,10 @@ file is opened again.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,13 @@ class SweepFile:
     def __init__(self, path: Path, options: dict[str, Any], about: dict[str, Any]) -> None:
         self.path = path
         self.rows: dict[Key, Row] = {}
-        self._made_of: dict[tuple[str, str], tuple[str, str]] = {}
+        self._made_of: dict[tuple[Any, ...], str | None] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists() or not path.stat().st_size:
                 replace_file(path, _line({"format": FORMAT, "options": options, **about}))
-            self._file = path.open("r+b")
+            # Without a buffer, what did not fit on the disk is not tried again at closing.
+            self._file = path.open("r+b", buffering=0)
         except OSError as error:
             raise self._unwritable(error) from error
         try:
@@ -66,15 +68,17 @@ class SweepFile:
         """Add the lines of a pass, all of them or none.
 
         Raises:
-            SweepError: they cannot be written, or earlier lines are of another video of this name
-                or of other weights; the file is as it was.
+            SweepError: they cannot be written, or earlier lines are of another video of this name,
+                other weights or another probe; the file is as it was.
         """
         for row in rows:
             self._check_same(row)
         begin = self._file.seek(0, os.SEEK_END)
         try:
-            self._file.write(b"".join(map(_line, rows)))
-            self._flush()
+            content = b"".join(map(_line, rows))
+            if self._file.write(content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._file.fileno())
         except OSError as error:
             self._file.truncate(begin)
             raise self._unwritable(error) from error
@@ -105,7 +109,6 @@ class SweepFile:
                     "the same command measures it again"
                 ) from error
         self._file.truncate(len(whole) + len(end))
-        self._flush()
 
     def _check(self, begun: dict[str, Any], options: dict[str, Any]) -> None:
         for name in {**begun, **options}:
@@ -118,26 +121,31 @@ class SweepFile:
 
     def _keep(self, row: Row) -> None:
         self.rows[key_of(row)] = row
-        self._made_of[row["clip"], row["backbone"]] = row["content_hash"], row["backbone_hash"]
+        self._made_of |= {kind: value for kind, value, _ in _ingredients(row)}
 
     def _check_same(self, row: Row) -> None:
-        now = row["content_hash"], row["backbone_hash"]
-        before = self._made_of.get((row["clip"], row["backbone"]), now)
-        if before != now:
-            what = "the video" if before[0] != now[0] else f"{row['backbone']}'s weights"
-            raise SweepError(
-                f"{self.path} has lines of {row['clip']} from before {what} changed: choose "
-                "another --out"
-            )
-
-    def _flush(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        for kind, now, name in _ingredients(row):
+            if self._made_of.get(kind, now) != now:
+                raise SweepError(
+                    f"{self.path} has lines from before {name} changed: choose another --out"
+                )
 
     def _unwritable(self, error: OSError) -> SweepError:
         return SweepError(
             f"{self.path} cannot be written ({error}): make room, or choose another --out"
         )
+
+
+def _ingredients(row: Row) -> Iterator[tuple[tuple[Any, ...], str | None, str]]:
+    """(for which lines it is the same, its hash, its name) of all that lines are made of."""
+    clip, backbone, layer, sigma, _ = key_of(row)
+    yield (clip, backbone), row["content_hash"], f"the video {clip}"
+    yield (backbone,), row["backbone_hash"], f"the weights of {backbone}"
+    yield (
+        (backbone, layer, sigma),
+        row["probe"],
+        f"the probe of {backbone}:{layer}:{sigma:g}",
+    )
 
 
 def _line(value: dict[str, Any]) -> bytes:

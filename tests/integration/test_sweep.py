@@ -225,19 +225,47 @@ def test_a_damaged_line_in_the_middle_is_named(
     assert len(rows_in(out)) == 2
 
 
-def test_lines_from_before_a_video_or_the_weights_changed_are_not_mixed_with_new_ones(
+def test_lines_from_before_a_video_weights_or_a_probe_changed_are_not_mixed_with_new_ones(
+    tiny: Any, pair: tuple[str, str], tmp_path: Path
+) -> None:
+    out, request = tmp_path / "a.jsonl", ask(pair[0], layers="1", proxies=False)
+    run(tiny, request, out)
+    header, first, second = out.read_text().splitlines(keepends=True)
+    probe = json.loads(second)["probe"]
+    for earlier, message in (
+        (first.replace('"tiny-1"', '"tiny-0"'), "before the weights of tiny changed"),
+        (second.replace(probe, "f" * 64), "before the probe of tiny:1:0.5 changed"),
+    ):
+        # a line of another clip, which is made of the same but for one thing
+        other = earlier.replace(json.dumps(pair[0]), json.dumps("elsewhere.mp4"))
+        out.write_text(header + other)
+        with pytest.raises(SweepError, match=message):
+            run(tiny, request, out)
+        assert out.read_text().splitlines(keepends=True)[1] == other
+    shutil.copy(pair[1], pair[0])
+    out.write_text(header + first)
+    with pytest.raises(SweepError, match="before the video .* changed"):
+        run(tiny, request, out)
+
+
+def test_lines_that_do_not_fit_on_the_disk_leave_the_file_as_it_was(
     tiny: Any, pair: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "a.jsonl"
+    begun = sweep(quick(pair[0]), out, store=tiny.store)
+    next(begun)
+    before = out.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("explorer._sweep_file.os.fsync", full)
+        with pytest.raises(SweepError, match="No space left"):
+            next(begun)
+    assert out.read_bytes() == before
     run(tiny, quick(pair[0]), out)
-    whole = out.read_text().splitlines(keepends=True)
-    out.write_text("".join(whole[:-1]))
-    shutil.copy(pair[1], pair[0])
-    with pytest.raises(SweepError, match="before the video changed"):
-        run(tiny, quick(pair[0]), out)
-    out.write_text("".join(whole[:-1]).replace('"tiny-1"', '"tiny-0"'))
-    with pytest.raises(SweepError, match="before"):
-        run(tiny, quick(pair[0]), out)
+    assert len(rows_in(out)) == 2
 
 
 def test_one_process_alone_writes_a_file(tiny: Any, pair: tuple[str, str], tmp_path: Path) -> None:
