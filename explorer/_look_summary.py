@@ -137,3 +137,12 @@ def peak_device_memory(device: str) -> int | None:
     import torch
 
     return int(torch.cuda.max_memory_allocated(device))
+
+
+def forget_peak(device: str) -> None:
+    """Count `peak_device_memory` from here; nothing on the CPU, whose peak the system keeps."""
+    if device.startswith("cuda"):
+        import torch
+
+        if torch.cuda.is_initialized():  # else there is nothing to forget, and torch would raise
+            torch.cuda.reset_peak_memory_stats(device)
