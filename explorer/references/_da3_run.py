@@ -19,6 +19,7 @@ from explorer._typing import Float, UInt8
 from explorer.backbones._hooks import checked_before
 from explorer.backbones._torch_files import load_strictly, read_state
 from explorer.errors import BackboneError, ReferenceError3D
+from explorer.references import _room
 from explorer.references._turn import turn
 
 LONGEST = 504
@@ -68,23 +69,18 @@ def run(
             answers otherwise than it is known to.
         Cancelled: `should_stop` became true.
     """
-    with turn(should_stop), ExitStack() as stack:
-        model = _load(weights, preset, digest, device)
+    what = f"{len(frames)} frames by {preset}"
+    key = (preset, digest, device)
+    with turn(should_stop), _room.or_too_little(device, what), ExitStack() as stack:
+        model = _room.network(key, functools.partial(_load, weights, preset, device))
         for block in _blocks(model):
             stack.enter_context(checked_before(block, should_stop))
         pictures = [resize(frame, size) for frame in frames]
-        try:
-            found = model.inference(image=pictures, process_res=LONGEST)
-        except torch.OutOfMemoryError:
-            raise ReferenceError3D(
-                f"{len(frames)} frames by {preset} do not fit into the memory of {device}: "
-                "take fewer frames"
-            ) from None
+        found = model.inference(image=pictures, process_res=LONGEST)
     return _checked(found, len(frames), size)
 
 
-@functools.lru_cache(maxsize=1)
-def _load(weights: Path, preset: str, digest: str, device: str) -> Any:
+def _load(weights: Path, preset: str, device: str) -> Any:
     # It logs to stdout, where `--json` prints one object and nothing else.
     os.environ.setdefault("DA3_LOG_LEVEL", "ERROR")
     try:

@@ -22,7 +22,7 @@ from explorer import references
 from explorer.camera import project
 from explorer.clip import Clip, clip_from_frames
 from explorer.errors import Cancelled, ReferenceError3D
-from explorer.references import Context, _da3_run, _published, depth_anything3
+from explorer.references import Context, _da3_run, _published, _room, depth_anything3
 from explorer.store import Store
 
 HERE = importlib.util.find_spec("depth_anything_3") is not None
@@ -111,7 +111,7 @@ def package(monkeypatch: pytest.MonkeyPatch) -> type[DepthAnything3]:
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(DepthAnything3, "seen", [])
     monkeypatch.setattr(DepthAnything3, "last", {})
-    _da3_run._load.cache_clear()
+    _room._kept.clear()
     return DepthAnything3
 
 
@@ -283,7 +283,7 @@ def test_the_package_itself_with_random_weights(
     monkeypatch.setenv("EMERGE3D_WEIGHTS", str(tmp_path))
     monkeypatch.setattr(depth_anything3, "LONGEST", 126)
     monkeypatch.setattr(_da3_run, "LONGEST", 126)
-    _da3_run._load.cache_clear()
+    _room._kept.clear()
     capfd.readouterr()
     found = references.reconstruct("da3-small", clip(3))
     assert capfd.readouterr().out == ""
