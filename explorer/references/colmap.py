@@ -8,8 +8,9 @@ reprojection error.
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def reconstruct(clip: Clip, context: Context) -> Reconstruction:
     the clip's own size. A pixel is known where a point that was observed in that frame projects
     into it, with confidence 1. Provenance: `registered` of `frames`, `missing_frames`, `points`,
     `reprojection_error_px` in pixels of `matched_size`, `parallax_degrees` (median over points of
-    the widest angle between two of its rays), `focal_px` in the clip's pixels.
+    the widest angle between two of its rays), `focal_px` in the clip's pixels, and a `note`.
 
     Raises:
         NoReconstruction: too few frames, features, matches, points or parallax, or more than one
@@ -93,7 +94,15 @@ def reconstruct(clip: Clip, context: Context) -> Reconstruction:
             MAX_TURN,
         ],
     }
-    return context.cached(clip, recipe, lambda: _reconstruct(clip, context))
+    found = context.cached(clip, recipe, lambda: _reconstruct(clip, context))
+    return replace(found, provenance={**found.provenance, "note": _note(found.provenance)})
+
+
+def _note(facts: dict[str, Any]) -> str:
+    return (
+        f"the reference is colmap's: it registered {facts['registered']} of {facts['frames']} "
+        f"frames at {facts['reprojection_error_px']:.2f} px, and no network had a hand in it"
+    )
 
 
 def _reconstruct(clip: Clip, context: Context) -> Reconstruction:

@@ -41,7 +41,9 @@ def test_a_look_with_colmap_has_metrics_from_sparse_points(
     source = summary["provenance"]["reference"]
     assert (source["id"], source["registered"], source["frames"]) == ("colmap", 17, 17)
     assert source["reprojection_error_px"] < 1
-    assert summary["notes"] == []
+    (note,) = summary["notes"]
+    error = f"{source['reprojection_error_px']:.2f} px"
+    assert note.startswith(f"the reference is colmap's: it registered 17 of 17 frames at {error}")
     assert "incremental_pipeline" not in printed.err  # COLMAP's own log
 
 
@@ -161,8 +163,8 @@ def test_the_references_are_listed_with_what_they_lack_and_fetched_when_asked(
     assert "run `emerge3d references vggt --download`" in printed
     asked = []
 
-    def fetch(repo: str, files: Any, **_: Any) -> Path:
-        asked.append((repo, list(files)))
+    def fetch(source: Any, **_: Any) -> Path:
+        asked.append((source.repo, list(source.files)))
         return Path("cache")
 
     monkeypatch.setattr("explorer.references._published.fetch", fetch)
@@ -346,3 +348,22 @@ def test_the_command_line_says_what_is_disputed(
         lines["disputed pixels"].strip(),
     )
     assert float(lines["undisputed point error"]) != float(lines["point error"])
+
+
+def test_the_command_line_says_how_far_the_reference_agrees_with_itself(
+    judged: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["look", str(judged.request.path), "--backbone", "tiny", "--count", "5"]
+    words += ["--stride", "1", "--device", "cpu"]
+    row = re.compile(r"^reference with itself +(\S+) of the pixels .* agree(.*)$", re.MULTILINE)
+    exact = references.reconstruct("exact", load_clip(judged.request.path, count=5, size=(64, 96)))
+    assert exact is not None
+    depth = exact.depth * np.array([1, 2, 1, 2, 1])[:, None, None]
+    offer(monkeypatch, "moving", lambda clip, context: replace(exact, depth=depth))
+    for name, warned in (("exact", False), ("moving", True)):
+        assert main([*words, "--reference", name]) == 0
+        said = row.search(capsys.readouterr().out)
+        assert said is not None
+        assert ("something moves" in said[2]) is warned
+    assert main([*words, "--reference", "none"]) == 0
+    assert "reference with itself" not in capsys.readouterr().out

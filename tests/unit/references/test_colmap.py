@@ -83,6 +83,8 @@ def test_provenance_says_how_well_it_went(found: Reconstruction) -> None:
     assert facts["points"] > 100
     assert 0 < facts["reprojection_error_px"] < 1.0
     assert facts["parallax_degrees"] > colmap.MIN_PARALLAX
+    said = f"it registered 17 of 17 frames at {facts['reprojection_error_px']:.2f} px"
+    assert said in str(references.note("colmap", found))
 
 
 def test_the_same_frames_give_the_same_reconstruction(
