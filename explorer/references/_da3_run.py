@@ -21,9 +21,7 @@ from explorer.backbones._torch_files import load_strictly, read_state
 from explorer.errors import BackboneError, ReferenceError3D
 from explorer.references import _room
 from explorer.references._turn import turn
-
-LONGEST = 504
-"""Pixels of the longer side that the package works at unless it is told otherwise."""
+from explorer.references.depth_anything3 import INSTALL
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def run(
         weights: file of safetensors.
         preset: the package's name of the network.
         digest: of the file.
-        size: (height, width), multiples of 14, the longer one `LONGEST`.
+        size: (height, width), multiples of 14.
         device: "cpu", "cuda", ...
         should_stop: asked before each block.
 
@@ -76,7 +74,7 @@ def run(
         for block in _blocks(model):
             stack.enter_context(checked_before(block, should_stop))
         pictures = [resize(frame, size) for frame in frames]
-        found = model.inference(image=pictures, process_res=LONGEST)
+        found = model.inference(image=pictures, process_res=max(size))
     return _checked(found, len(frames), size)
 
 
@@ -87,8 +85,7 @@ def _load(weights: Path, preset: str, device: str) -> Any:
         from depth_anything_3.api import DepthAnything3
     except ImportError as error:
         raise ReferenceError3D(
-            f"the package depth-anything-3 cannot be imported ({error}): "
-            "pip install 'emerge3d[depth-anything-3]'"
+            f"the package depth-anything-3 cannot be imported ({error}): {INSTALL}"
         ) from None
     model: Any = DepthAnything3(model_name=preset)
     try:
@@ -132,7 +129,7 @@ def _checked(found: Any, count: int, size: tuple[int, int]) -> Estimate:
             what = "nothing" if value is None else f"an array of shape {value.shape}"
             raise ReferenceError3D(
                 f"this release of depth-anything-3 gives {what} as {theirs} where {shape} is "
-                "expected: install 0.1.1"
+                f"expected: {INSTALL}"
             )
         fields[ours] = value
     return Estimate(**fields)

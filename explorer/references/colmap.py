@@ -31,6 +31,12 @@ WIDTH = 1024
 MAX_FEATURES = 4096
 """Per frame: matching takes time with its square."""
 SEED = 0
+MIN_FEATURES = 50
+"""Of a frame, in the median; fewer cannot give a model of three frames."""
+FOCAL_RATIOS = (0.6, 0.8, 1.05, 1.4, 1.9)
+"""Focal lengths to begin with, over the width: from 80 to 29 degrees wide."""
+MAX_ERROR, MIN_ANGLE = 4.0, 1.5
+"""Pixels and degrees of points that stay, as COLMAP has them while it maps."""
 MIN_POINTS = 20
 MIN_FRAMES = 3
 MIN_PARALLAX = 2.0
@@ -84,6 +90,10 @@ def reconstruct(clip: Clip, context: Context) -> Reconstruction:
         "features": MAX_FEATURES,
         "seed": SEED,
         "limits": [
+            MIN_FEATURES,
+            *FOCAL_RATIOS,
+            MAX_ERROR,
+            MIN_ANGLE,
             MIN_FRAMES,
             MIN_POINTS,
             MIN_PARALLAX,

@@ -150,9 +150,10 @@ def estimate(
     recipe = {
         "name": name,
         "weights": weights.digest,
+        "sizes": [weights.input_size, weights.map_size],
         "points": "head" if point_head else "depth",
         "frames": chosen.tolist(),
-        "device": context.device.split(":")[0],
+        **context.machine(),
     }
     make = functools.partial(_estimate, clip, context, weights, name, point_head, chosen)
     return context.cached(clip, recipe, make)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,6 +145,19 @@ def test_a_clip_without_depth_in_any_pair_is_refused_before_any_mapping(
         references.reconstruct("colmap", noise(4))
 
 
+def test_what_was_found_under_other_limits_is_not_the_answer(
+    found: Reconstruction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[None] = []
+    context = Context(store=Store(tmp_path))
+    monkeypatch.setattr(colmap, "_reconstruct", lambda clip, context: calls.append(None) or found)
+    for name in ("MAX_TURN", "MAX_ERROR", "MIN_FEATURES"):
+        references.reconstruct("colmap", noise(4), context)
+        monkeypatch.setattr(colmap, name, 7)
+    references.reconstruct("colmap", noise(4), context)
+    assert len(calls) == 4
+
+
 def test_that_a_clip_cannot_be_reconstructed_is_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +247,28 @@ def test_stop_ends_a_step_and_leaves_no_folder(
         references.reconstruct("colmap", noise(4), Context(should_stop=stop.is_set))
     assert begun.is_set()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_wait_tells_the_step_to_end() -> None:
+    told: list[bool] = []
+    asked: list[None] = []
+
+    def step(token: object) -> None:
+        for _ in range(500):
+            if token.is_cancelled:  # type: ignore[attr-defined]
+                break
+            time.sleep(0.01)
+        told.append(token.is_cancelled)  # type: ignore[attr-defined]
+
+    def interrupted() -> bool:
+        asked.append(None)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        steps._stoppable(step, interrupted)
+    assert told == [True]
 
 
 def test_without_pycolmap_it_is_not_offered_and_says_how_to_get_it(

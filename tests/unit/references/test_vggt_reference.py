@@ -169,6 +169,10 @@ def test_what_was_estimated_is_kept_per_weights_and_choice(
     write(weights, other)
     references.reconstruct("vggt", clip(), context)
     assert len(calls) == 3
+    (weights / "card.json").write_text(json.dumps({"input": [42, 70], "maps": [21, 35]}))
+    found = references.reconstruct("vggt", clip(), context)
+    assert found is not None
+    assert found.size == (21, 35)
 
 
 @pytest.mark.parametrize(
