@@ -111,11 +111,10 @@ class _Run:
         self.sigma = float(request.sigma) if self.card.uses_sigma else 0.0
         if not 0.0 <= self.sigma <= 1.0:
             raise BackboneError(f"sigma {self.sigma} is not in [0, 1]: it is the fraction of noise")
-        known = (NO_REFERENCE, WHO_KNOWS)
-        for asked_for in (request.reference, request.judge):
-            if asked_for not in known:
-                references.check(asked_for)
+        if request.reference not in (NO_REFERENCE, WHO_KNOWS):
+            references.check(request.reference)
         if request.judge != NO_REFERENCE:
+            references.check(request.judge)
             self.seconds["judge"] = 0.0
 
     def stages(self) -> Iterator[Stage]:

@@ -184,7 +184,8 @@ def _estimate(
     else:
         points = unproject(found.depth.astype(np.float64), cameras).astype(np.float32)
         confidence = found.depth_confidence
-    if not all(np.isfinite(each).all() for each in (points, found.depth, confidence)):
+    maps = (points, found.depth, confidence, found.cam_from_world, found.intrinsics)
+    if not all(np.isfinite(each).all() for each in maps):
         raise ReferenceError3D(
             f"{name} gave numbers that are not finite: its weights in {weights.folder} are damaged"
         )

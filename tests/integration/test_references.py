@@ -254,6 +254,20 @@ def known_hashes() -> Any:
     return replace(registry._entries["tiny"], hashes=lambda target: known)
 
 
+def test_a_frame_that_the_judge_does_not_know_has_no_share_and_who_was_asked_is_named(
+    judged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = references.reconstruct("exact", load_clip(judged.request.path, count=5, size=(64, 96)))
+    assert exact is not None
+    confidence = exact.confidence.copy()
+    confidence[1] = 0
+    answer = replace(exact, confidence=confidence, source="colmap", provenance={"judge": "colmap"})
+    offer(monkeypatch, "whoever", lambda clip, context: answer)
+    found = list(look(judged.ask(judge="whoever"), store=judged.store))[-1].summary["agreement"]
+    assert found["judge"] == "colmap"
+    assert found["per_frame"] == [{"frame": 0, "share": 0.0}, {"frame": 1, "share": None}]
+
+
 def test_without_a_probe_judges_are_compared_all_the_same(judged: Any) -> None:
     summary = list(look(judged.ask(judge="other", layer=0), store=judged.store))[-1].summary
     assert summary["agreement"]["share"] > 0
@@ -331,9 +345,10 @@ def test_stop_ends_a_look_while_the_judge_is_at_work_and_stores_nothing_of_it(
 def test_a_judge_that_is_not_here_is_a_mistake_before_any_work(
     tiny: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["look", str(tiny.request.path), "--backbone", "tiny", "--judge", "nobody"]
-    assert main([*words, "--device", "cpu"]) == 2
-    assert "there is no reference 'nobody'" in capsys.readouterr().err
+    words = ["look", str(tiny.request.path), "--backbone", "tiny", "--device", "cpu"]
+    for name in ("nobody", "auto"):
+        assert main([*words, "--judge", name]) == 2
+        assert f"there is no reference '{name}'" in capsys.readouterr().err
     assert tiny.backbone.calls == 0
 
 

@@ -17,6 +17,7 @@ from explorer.backbones import _memory
 from explorer.camera import project
 from explorer.clip import Clip, clip_from_frames
 from explorer.errors import Cancelled, ReferenceError3D
+from explorer.nets.pose import decode_pose
 from explorer.nets.vggt import VGGT, VGGTConfig
 from explorer.references import Context, _published, _room, _vggt_files, _vggt_run, vggt
 from explorer.references._turn import turn
@@ -340,6 +341,28 @@ def test_a_pass_that_runs_out_of_memory_is_no_traceback(
     small(monkeypatch)
     monkeypatch.setattr(_vggt_run, "infer", full)
     with pytest.raises(ReferenceError3D, match="5 frames by this VGGT do not fit"):
+        references.reconstruct("vggt", clip())
+
+
+@pytest.mark.parametrize("name", ["vggt", "vggt-point-head"])
+def test_cameras_that_are_not_finite_are_refused(
+    name: str, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def blind(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        pose, lens = decode_pose(*arguments)
+        lens[1, 0, 0] = torch.inf
+        return pose, lens
+
+    small(monkeypatch)
+    monkeypatch.setattr(_vggt_run, "decode_pose", blind)
+    with pytest.raises(ReferenceError3D, match="not finite"):
+        references.reconstruct(name, clip())
+
+
+@pytest.mark.parametrize("size", [[42, 71], [0, 70], [42], "large", ["a", "b"]])
+def test_a_card_with_another_size_than_whole_patches_is_refused(size: Any, weights: Path) -> None:
+    (weights / "card.json").write_text(json.dumps({"input": size}))
+    with pytest.raises(ReferenceError3D, match=r"card\.json"):
         references.reconstruct("vggt", clip())
 
 
