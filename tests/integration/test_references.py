@@ -175,6 +175,20 @@ def test_the_references_are_listed_with_what_they_lack_and_fetched_when_asked(
     assert asked == [("facebook/VGGT-1B", ["model.safetensors"])]
 
 
+def test_the_list_says_what_to_keep_in_mind(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["references", "toy-vggt"]) == 0
+    assert "toy estimate, not ground truth" in capsys.readouterr().out
+
+
+def test_references_that_share_weights_have_them_in_one_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert main(["references", "vggt-point-head", "--download"]) == 2
+    assert "then name it vggt and set EMERGE3D_WEIGHTS" in capsys.readouterr().err
+
+
 def shifted(found: Reconstruction, pixels: np.ndarray, source: str = "other") -> Reconstruction:
     """Another judge: the same geometry, but three times as far away in some pixels (S, H, W)."""
     depth = np.where(pixels, 3 * found.depth, found.depth)
