@@ -17,7 +17,7 @@ from explorer.assets import assets_root
 from explorer.backbones.base import slot_map
 from explorer.camera import Cameras, unproject
 from explorer.clip import Clip
-from explorer.errors import ReferenceError3D
+from explorer.errors import NoReconstruction, ReferenceError3D
 from explorer.reconstruction import Reconstruction
 from explorer.references import Context, _vggt_files, register
 from explorer.references._vggt_files import Weights
@@ -143,6 +143,7 @@ def estimate(
         frames: which frames, the first one first; all when None.
 
     Raises:
+        NoReconstruction: a frame's focal length is infinite.
         ReferenceError3D: the weights are broken, of another network, or do not fit into memory.
         Cancelled: `context.should_stop` became true; nothing is stored.
     """
@@ -178,6 +179,12 @@ def _estimate(
         device=context.device,
         should_stop=context.should_stop,
     )
+    blind = np.isinf(found.intrinsics).any(axis=(1, 2))
+    if blind.any():
+        raise NoReconstruction(
+            f"{name} sees no field of view in {blind.sum()} of {len(frames)} frames: it makes "
+            "nothing of this clip; choose another window or reference"
+        )
     cameras = Cameras(found.cam_from_world, found.intrinsics, found.size)
     if point_head:
         points, confidence = found.points, found.points_confidence

@@ -6,13 +6,15 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
+from reference_memory import TINY
+from safetensors.torch import load_file, save_file
 
 from explorer import references
 from explorer.backbones import registry
@@ -75,7 +77,7 @@ def test_a_clip_that_cannot_be_reconstructed_is_looked_at_without_a_reference(
     def fail(clip: object, context: object) -> None:
         raise NoReconstruction("too little parallax: it stands still")
 
-    offer(monkeypatch, "strict", fail)
+    offer(monkeypatch, "strict", _no_parallax)
     summary = list(look(tiny.ask(reference="strict"), store=tiny.store))[-1].summary
     assert summary["notes"] == ["no reference: too little parallax: it stands still"]
     assert summary["point_error"] is None
@@ -187,6 +189,40 @@ def test_references_that_share_weights_have_them_in_one_folder(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert main(["references", "vggt-point-head", "--download"]) == 2
     assert "then name it vggt and set EMERGE3D_WEIGHTS" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["toy-vggt", "estimate"])
+def test_a_look_with_the_toy_goes_by_the_compared_frames_and_says_what_it_is(
+    name: str, tiny: Any, tmp_path: Path, golden: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = load_file(golden / "vggt-tiny.safetensors")
+    named = {key.removeprefix("weight."): state[key] for key in state if "weight." in key[:7]}
+    named["camera_head.pose_branch.fc2.bias"][7:] += 1  # some field of view
+    folder = tmp_path / "assets" / "models" / "toy-vggt"
+    folder.mkdir(parents=True)
+    save_file(named, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(asdict(TINY)))
+    (folder / "card.json").write_text(json.dumps({"input": [28, 42], "maps": [32, 48]}))
+    monkeypatch.setenv("EMERGE3D_ASSETS", str(tmp_path / "assets"))
+    references.names()
+    refusing = replace(references._references["colmap"], missing=None, reference=_no_parallax)
+    monkeypatch.setitem(references._references, "colmap", refusing)
+    stages = list(look(tiny.ask(reference=name), store=tiny.store))
+    (referenced,) = (stage for stage in stages if isinstance(stage, Referenced))
+    assert referenced.full is not None
+    assert referenced.full.frames.tolist() == [0, 1]
+    summary = stages[-1].summary
+    assert summary["provenance"]["reference"]["source"] == "toy-vggt"
+    (note,) = summary["notes"]
+    assert note.startswith("the reference toy-vggt is a toy estimate, not ground truth")
+    assert ("colmap: too little parallax" in note) is (name == "estimate")
+    for rows in (summary["per_frame"], summary["reference_consistency"]["per_frame"]):
+        assert [row["frame"] for row in rows] == [0, 1]
+    assert summary["point_error"] is not None
+
+
+def _no_parallax(clip: object, context: object) -> None:
+    raise NoReconstruction("too little parallax")
 
 
 def shifted(found: Reconstruction, pixels: np.ndarray, source: str = "other") -> Reconstruction:
@@ -301,13 +337,10 @@ def test_without_a_probe_judges_are_compared_all_the_same(judged: Any) -> None:
 def test_a_judge_that_cannot_judge_says_why_and_the_look_goes_on(
     asked: dict[str, str], said: str, judged: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(clip: object, context: object) -> None:
-        raise NoReconstruction("too little parallax")
-
     exact = references.reconstruct("exact", load_clip(judged.request.path, count=5, size=(64, 96)))
     assert exact is not None
     late = {**vars(exact), "frames": exact.frames + 10, "source": "other"}
-    offer(monkeypatch, "strict", fail)
+    offer(monkeypatch, "strict", _no_parallax)
     offer(monkeypatch, "blind", lambda clip, context: None)
     offer(monkeypatch, "later", lambda clip, context: Reconstruction(**late))
     stages = list(look(judged.ask(**asked), store=judged.store))

@@ -16,7 +16,7 @@ from explorer import references
 from explorer.backbones import _memory
 from explorer.camera import project
 from explorer.clip import Clip, clip_from_frames
-from explorer.errors import Cancelled, ReferenceError3D
+from explorer.errors import Cancelled, NoReconstruction, ReferenceError3D
 from explorer.nets.pose import decode_pose
 from explorer.nets.vggt import VGGT, VGGTConfig
 from explorer.references import Context, _published, _room, _vggt_files, _vggt_run, vggt
@@ -345,17 +345,29 @@ def test_a_pass_that_runs_out_of_memory_is_no_traceback(
 
 
 @pytest.mark.parametrize("name", ["vggt", "vggt-point-head"])
+@pytest.mark.parametrize(
+    ("value", "kind", "message"),
+    [
+        (torch.inf, NoReconstruction, "no field of view in 1 of 5 frames"),
+        (torch.nan, ReferenceError3D, "not finite"),
+    ],
+)
 def test_cameras_that_are_not_finite_are_refused(
-    name: str, weights: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    value: float,
+    kind: type[Exception],
+    message: str,
+    weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def blind(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
         pose, lens = decode_pose(*arguments)
-        lens[1, 0, 0] = torch.inf
+        lens[1, 0, 0] = value
         return pose, lens
 
     small(monkeypatch)
     monkeypatch.setattr(_vggt_run, "decode_pose", blind)
-    with pytest.raises(ReferenceError3D, match="not finite"):
+    with pytest.raises(kind, match=message):
         references.reconstruct(name, clip())
 
 
