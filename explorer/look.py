@@ -88,11 +88,10 @@ class _Run:
         self.layers = resolve_layers([request.layer, *request.also_layers], count)
         self.layer = resolve_layers([request.layer], count)[0]
         self.sigma = self.steps.sigma(request.sigma)
-        known = (NO_REFERENCE, WHO_KNOWS)
-        for asked_for in (request.reference, request.judge):
-            if asked_for not in known:
-                references.check(asked_for)
+        if request.reference not in (NO_REFERENCE, WHO_KNOWS):
+            references.check(request.reference)
         if request.judge != NO_REFERENCE:
+            references.check(request.judge)
             self.steps.seconds["judge"] = 0.0
 
     def stages(self) -> Iterator[Stage]:

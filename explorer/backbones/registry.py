@@ -78,6 +78,8 @@ _loaded: dict[tuple[str, Target], Backbone] = {}
 _loading: dict[tuple[str, Target], threading.Lock] = {}
 _guard = threading.Lock()
 """Held only while `_loaded` and `_loading` are read or changed, never while a model loads."""
+holders: list[Callable[[str], bool]] = []
+"""Others that keep networks loaded: each lets go of one on a device, or says that it has none."""
 
 
 def register(
@@ -343,31 +345,36 @@ def _make_room(card: BackboneCard, target: Target) -> None:
         try:
             _memory.check_memory(card, target)
         except BackboneError:
-            if not _forget_idle(target):
+            if not forget_idle(target):
                 raise
         else:
             return
 
 
-def _forget_idle(target: Target) -> bool:
-    """Forget the published model loaded longest ago where the wanted one goes; False without one.
+def forget_idle(target: Target) -> bool:
+    """Forget what rests where the wanted model goes: the published one loaded longest ago, else
+    what one of `holders` has. False where there is nothing.
 
     One that somebody is about to use lives on in their hands.
     """
-    with _guard:
-        for key, model in _loaded.items():
-            here = key[1].device == target.device or target.offload or key[1].offload
-            if here and model.card.source is not None and not model.lock.locked():
-                break
-        else:
-            return False
-        del _loaded[key], model
+    if not _forget_published(target) and not any(let_go(target.device) for let_go in holders):
+        return False
     gc.collect()
     if not target.device.startswith("cpu"):
         import torch
 
         torch.cuda.empty_cache()
     return True
+
+
+def _forget_published(target: Target) -> bool:
+    with _guard:
+        for key, model in _loaded.items():
+            here = key[1].device == target.device or target.offload or key[1].offload
+            if here and model.card.source is not None and not model.lock.locked():
+                del _loaded[key]
+                return True
+    return False
 
 
 def unload(backbone: str | None = None) -> None:

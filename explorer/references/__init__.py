@@ -162,7 +162,9 @@ def download(name: str) -> Path:
     source = _entry(name).source
     if source is None:
         raise ReferenceError3D(f"the reference {name} takes no published weights")
-    return _published.download(name, source)
+    # references that share weights look for them under the name of the first
+    folder = next(each for each, entry in _discover().items() if entry.source == source)
+    return _published.download(folder, source)
 
 
 def label(name: str) -> str:

@@ -55,6 +55,12 @@ class Context:
         factor = min(width // have[1], clip.crop[3] // have[1], clip.crop[2] // have[0])
         return clip if factor < 2 else self.decode((factor * have[0], factor * have[1]))
 
+    def machine(self) -> dict[str, str | None]:
+        """What a network's answer depends on besides its weights and what it sees."""
+        from explorer import _look_cache as cache
+
+        return {"device": cache.device_type(self.device), "torch": cache.versions()["torch"]}
+
     def cached(
         self, clip: Clip, recipe: dict[str, Any], make: Callable[[], Reconstruction]
     ) -> Reconstruction:

@@ -14,7 +14,12 @@ def _knows(clip: Clip) -> bool:
     return clip.scene is not None
 
 
-@register("sensor", "The dataset's own geometry: depth camera, stereo, ...", knows=_knows)
+@register(
+    "sensor",
+    "The dataset's own geometry: depth camera, stereo, ...",
+    knows=_knows,
+    licence="that of the dataset",
+)
 def reconstruct(clip: Clip, context: Context | None = None) -> Reconstruction | None:
     """Geometry of a clip that was taken from a dataset's scene; None for any other video.
 
