@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from explorer import plugins
 from explorer._evaluate_table import differences, interval_note, summarize
 from explorer.errors import ComparisonError, ProbeError
 from explorer.evaluate import cell_id, choose
@@ -204,6 +205,7 @@ def _cell(
     cell = {
         "id": cell_id(card),
         "backbone": card.backbone,
+        **plugins.provenance("backbone", card.backbone),
         "layer": card.layer,
         "sigma": card.sigma,
         "probe": card.sha256,

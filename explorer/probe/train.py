@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from explorer import plugins
 from explorer.backbones.base import never, stop_check
 from explorer.errors import ProbeError
 from explorer.probe.checkpoint import ProbeCard, cell_name, save_probe
@@ -215,10 +216,13 @@ class _Run:
         name = cell_name(self.cell.layer, self.cell.sigma)
         self.folder = out / "training" / f"{self.cell.backbone}_{name}"
         self.chosen = {k: v for k, v in asdict(options).items() if not k.endswith("_every")}
-        loss = self.recipe.loss._asdict()
         self.identity = {
-            "options": self.chosen, "loss": loss, "data": data, "backbone": self.hashes.weights,
-        }  # fmt: skip
+            "options": self.chosen,
+            "loss": self.recipe.loss._asdict(),
+            "data": data,
+            "backbone": self.hashes.weights,
+            **plugins.key("backbone", self.cell.backbone),
+        }
         if (self.folder / f"{STATE}.json").is_file():
             self._resume()
 
@@ -293,7 +297,11 @@ class _Run:
             backbone_hash=self.hashes.weights,
             layer=self.cell.layer,
             sigma=self.cell.sigma,
-            data={**self.data, **self.chosen},
+            data={
+                **self.data,
+                **self.chosen,
+                **plugins.provenance("backbone", self.cell.backbone),
+            },
             steps=self.step,
             seconds=round(seconds, 2),
             metrics={**metrics, "validation_clips": held_out},

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from explorer._atomic import replace_file
+from explorer._atomic import lock, replace_file
 from explorer.data.prepared.codes import LOSSLESS
 from explorer.errors import DatasetError
 
@@ -163,15 +163,6 @@ def sole_writer(root: Path) -> Iterator[None]:
     """
     root.mkdir(parents=True, exist_ok=True)
     with (root / _LOCK_NAME).open("a") as file:
-        try:
-            import fcntl
-        except ImportError:  # not a POSIX system: one writer is the user's care
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DatasetError(
-                f"{root} is being filled by another process: wait for it or stop it"
-            ) from None
+        if not lock(file):
+            raise DatasetError(f"{root} is being filled by another process: wait for it or stop it")
         yield

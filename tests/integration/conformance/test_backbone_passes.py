@@ -49,7 +49,7 @@ def test_one_layer_alone_equals_that_layer_out_of_all(backbone: Backbone) -> Non
 
 def test_the_pass_ends_after_the_last_wanted_block(backbone: Backbone) -> None:
     if not blocks_of(backbone):
-        assert backbone.card.layers == 1
+        assert backbone.card.layers == 1, "`blocks` gives one module for each layer, in their order"
         return
     assert len(backbone.blocks) == backbone.card.layers
     clip = some_clip(backbone)
@@ -59,11 +59,12 @@ def test_the_pass_ends_after_the_last_wanted_block(backbone: Backbone) -> None:
         block.register_forward_hook(lambda *_, number=number: run.append(number))
         for number, block in enumerate(backbone.blocks)
     ]
-    backbone.extract(clip, layers=[0, 2], sigma=0.3, **given)
+    last = min(2, len(backbone.blocks) - 1)
+    backbone.extract(clip, layers=[0, last], sigma=0.3, **given)
     for handle in handles:
         handle.remove()
-    # The pass leaves from inside block 2, whose own later hooks are skipped with it.
-    assert run in ([0, 1], [0, 1, 2])
+    # The pass may leave from inside the last block, whose own later hooks are skipped with it.
+    assert run in (list(range(last)), list(range(last + 1)))
 
 
 def test_the_seed_decides_the_noise(backbone: Backbone) -> None:
