@@ -30,7 +30,7 @@ from explorer.backbones.base import Hashes, check_clip, never, stop_check
 from explorer.correspondence import correspondence_summary
 from explorer.errors import BackboneError, NoReconstruction, ProbeError
 from explorer.features import resolve_layers
-from explorer.references import agreement
+from explorer.references import consistency
 from explorer.source import open_source
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ class _Run:
                 note = "; ".join(dict.fromkeys(filter(None, (said, lacking)))) or None
                 full = None if shown is None else full
             if full is not None and not full.sparse and len(full.frames) > 1:
-                self.consistency = agreement.summary(full)
+                self.consistency = consistency.summary(full)
         yield Referenced(seconds=self.now(), reconstruction=shown, full=full, note=note)
         return shown, full, note
 
