@@ -27,7 +27,7 @@ from explorer._look_summary import summarize
 from explorer.backbones.base import never, stop_check
 from explorer.correspondence import correspondence_summary
 from explorer.features import resolve_layers
-from explorer.references import agreement
+from explorer.references.consistency import summary as consistency_of
 
 if TYPE_CHECKING:
     from explorer.features import Features
@@ -187,7 +187,7 @@ class _Run:
         shown, full, note = self.steps.reference(features, prediction)
         if full is not None and not full.sparse and len(full.frames) > 1:
             with self.steps.timed("reference"):
-                consistency = agreement.summary(full)
+                consistency = consistency_of(full)
         yield Referenced(seconds=self.now(), reconstruction=shown, full=full, note=note)
         return shown, full, note, consistency
 
