@@ -35,7 +35,7 @@ def encode_clip(
 
     Args:
         vae: diffusers' VAE.
-        video: in [-1, 1].
+        video: in [-1, 1], in the dtype that the encoder wants.
         mean: (z,) of the latents.
         std: (z,) of the latents.
         should_stop: asked before the encoder (of each tile) and each of its levels.
@@ -46,7 +46,7 @@ def encode_clip(
     with ExitStack() as stack:
         for module in (vae.encoder, *vae.encoder.down_blocks):
             stack.enter_context(checked_before(module, should_stop))
-        mode = vae.encode(video.to(vae.dtype)).latent_dist.mode().float()
+        mode = vae.encode(video).latent_dist.mode().float()
     shape = (1, -1, 1, 1, 1)
     center, spread = (value.to(mode).view(shape) for value in (mean, std))
     normalised: torch.Tensor = (mode - center) * vae.config.scaling_factor / spread
@@ -91,6 +91,12 @@ class ClipLatentModel(LatentModel):
     def blocks(self) -> list[Any]:
         return list(self.transformer.transformer_blocks)
 
+    @property
+    def pixel_dtype(self) -> torch.dtype:
+        """What the VAE's encoder is given."""
+        dtype: torch.dtype = self.vae.dtype
+        return dtype
+
     def latent_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(mean, std) of the VAE's latents, each (z,)."""
         config = self.vae.config
@@ -115,5 +121,7 @@ class ClipLatentModel(LatentModel):
         self.encoder_calls += 1
         video = to_video(resize_frames(clip.frames, self.card.input_size), self.device)
         mean, std = self.latent_statistics()
-        latents = encode_clip(self.vae, video, mean=mean, std=std, should_stop=should_stop)[0]
+        latents = encode_clip(
+            self.vae, video.to(self.pixel_dtype), mean=mean, std=std, should_stop=should_stop
+        )[0]
         return np.ascontiguousarray(latents.cpu().numpy())

@@ -8,6 +8,7 @@ The paper probes neither; the cells named here are those of Wan 2.1.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from explorer.backbones import _wan_published
@@ -21,7 +22,7 @@ SMALL_SCHEDULE = WanSchedule(5.0)
 EXPERTS_SCHEDULE = WanSchedule(3.0)
 BOUNDARY = 875.0
 """First timestep of the expert for much noise: boundary_ratio 0.875 of 1,000."""
-EXPERTS = ("transformer", "transformer_2")
+EXPERTS = ("transformer", _wan_published.SECOND)
 """Folders of the experts for much and for little noise."""
 
 CARD = BackboneCard(
@@ -114,7 +115,7 @@ def _experts_tiny(folder: Path) -> None:
     ),
     hashes=_expert_hashes,
     schedule=EXPERTS_SCHEDULE,
-    adapt=_wan_published.adapt,
+    adapt=partial(_wan_published.adapt, experts=True),
     tiny=_experts_tiny,
 )
 def load_experts(card: BackboneCard, target: Target) -> Backbone:
