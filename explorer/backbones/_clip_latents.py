@@ -15,7 +15,6 @@ from explorer.backbones._latents import LatentModel, compute_provenance, to_vide
 from explorer.backbones._options import Target
 from explorer.backbones._wan_files import DTYPES
 from explorer.backbones.base import BackboneCard, Hashes, never, resize_frames, slot_map
-from explorer.errors import BackboneError
 from explorer.noise import Schedule
 
 if TYPE_CHECKING:
@@ -102,18 +101,11 @@ class ClipLatentModel(LatentModel):
         config = self.vae.config
         return torch.tensor(config.latents_mean), torch.tensor(config.latents_std)
 
-    def check_latents(self, clip: Clip, latents: Float[np.ndarray, "z S hl wl"]) -> None:
-        card = self.card
-        slots = slot_map(len(clip.frames), card.frame_step)[1]
+    def latent_shape(self, frame_count: int) -> tuple[int, int, int, int]:
+        slots = len(slot_map(frame_count, self.card.frame_step)[1])
         scale = self.vae.spatial_compression_ratio
-        height, width = card.input_size
-        channels = self.vae.config.latent_channels
-        expected = (channels, len(slots), height // scale, width // scale)
-        if latents.shape != expected:
-            raise BackboneError(
-                f"these latents have shape {latents.shape}; {card.id} needs {expected} for this "
-                "clip: encode the clip again"
-            )
+        height, width = self.card.input_size
+        return self.vae.config.latent_channels, slots, height // scale, width // scale
 
     def _encode(
         self, clip: Clip, should_stop: Callable[[], bool]
