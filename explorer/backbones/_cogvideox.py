@@ -32,7 +32,7 @@ def encode_video(
     *,
     should_stop: Callable[[], bool] = never,
 ) -> Float[torch.Tensor, "B z S h w"]:
-    """Posterior mean times the VAE's scaling factor (divided by it where the VAE says so).
+    """Posterior mean times the VAE's scaling factor.
 
     Raises:
         Cancelled: `should_stop` became true; asked before each chunk of eight frames (and tile).
@@ -40,7 +40,7 @@ def encode_video(
     with checked_before(vae.encoder, should_stop):
         mean: torch.Tensor = vae.encode(video.to(vae.dtype)).latent_dist.mode().float()
     factor: float = vae.config.scaling_factor
-    return mean / factor if vae.config.invert_scale_latents else mean * factor
+    return mean * factor
 
 
 def rotary(
@@ -155,6 +155,9 @@ class CogVideoXBackbone(LatentModel):
             encode_video(self.vae, to_video(part, self.device), should_stop=should_stop)[0]
             for part in parts
         ]
+        if self.recipe.first_frame and self.vae.config.invert_scale_latents:
+            # Some were trained with the first frame's latents divided; a video's are never.
+            latents[0] = latents[0] / self.vae.config.scaling_factor**2
         return np.asarray(torch.cat(latents, dim=1).cpu().numpy())
 
     def with_noise(

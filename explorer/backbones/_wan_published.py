@@ -86,6 +86,7 @@ def load(
     *,
     schedule: Schedule,
     make: Callable[..., WanBackbone] | None = None,
+    found: Hashes | None = None,
 ) -> WanBackbone:
     """VAE, transformer and the prompt's embedding.
 
@@ -94,13 +95,14 @@ def load(
         target: with the folder.
         schedule: the model's noise.
         make: a class like `WanBackbone`, which is the default.
+        found: its hashes; None are those of the files alone.
 
     Raises:
         BackboneError: a part is missing, broken or of another structure.
     """
     from explorer.backbones import _wan
 
-    found, text = hashes(target), prompt(target.folder, target.prompt)
+    found, text = found or hashes(target), prompt(target.folder, target.prompt)
     return (make or _wan.WanBackbone)(
         card,
         load_vae(target),

@@ -22,8 +22,8 @@ from explorer.clip import Clip
 from explorer.errors import BackboneError
 
 MakeClip = Callable[..., Clip]
-SMALL, EXPERTS = "wan2.2-ti2v-5b", "wan2.2-a14b"
-SIZE, GRID = (64, 96), {SMALL: (2, 3), EXPERTS: (4, 6)}
+SMALL, IMAGE, EXPERTS = "wan2.2-ti2v-5b", "wan2.2-ti2v-5b-i2v", "wan2.2-a14b"
+SIZE, GRID = (64, 96), {SMALL: (2, 3), IMAGE: (2, 3), EXPERTS: (4, 6)}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def load(name: str, folder: Path) -> Any:
     card = dataclasses.replace(
         registry.card(name, weights=folder), input_size=SIZE, token_grid=GRID[name]
     )
-    loader = {SMALL: wan22.load_small, EXPERTS: wan22.load_experts}[name]
+    loader = {SMALL: wan22.load_small, IMAGE: wan22.load_image, EXPERTS: wan22.load_experts}[name]
     return loader(card, Target(weights=folder))
 
 
@@ -126,6 +126,61 @@ def test_the_pipeline_gives_the_small_model_the_same_kind_of_timesteps(small: An
     handle.remove()
     step = given["timestep"]
     assert torch.equal(small.network_time(float(step[0, 0]), 3 * 2 * 3), step)
+
+
+def test_a_first_frame_has_no_noise_and_timestep_0_as_in_the_pipeline(
+    folders: dict[str, Path], make_clip: MakeClip
+) -> None:
+    """The pipeline encodes the frame alone and puts it in the place of the first latents."""
+    import diffusers
+    from PIL import Image
+
+    library: Any = diffusers
+    model, clip, sigma = load(IMAGE, folders[SMALL]), make_clip(9, SIZE), 0.627
+    given: dict[str, Any] = {}
+    pipeline = library.WanImageToVideoPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=model.vae,
+        scheduler=library.UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0
+        ),
+        transformer=model.transformer,
+        expand_timesteps=True,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    handle = model.transformer.register_forward_pre_hook(
+        lambda module, inputs, named: given.update(named), with_kwargs=True
+    )
+    pipeline(
+        Image.fromarray(clip.frames[0]),
+        height=SIZE[0],
+        width=SIZE[1],
+        num_frames=9,
+        num_inference_steps=1,
+        guidance_scale=1.0,
+        prompt_embeds=model.prompt,
+        output_type="latent",
+    )
+    theirs = dict(given)
+    found = model.extract(clip, layers=[3], sigma=sigma, seed=5)
+    handle.remove()
+    level = registry.noise_level(IMAGE, sigma)
+    assert level is not None
+    steps = theirs["timestep"] / theirs["timestep"].max() * level.timestep
+    assert torch.equal(given["timestep"], steps)
+    assert steps.unique().tolist() == [0.0, level.timestep]
+    ours = given["hidden_states"]
+    torch.testing.assert_close(ours[:, :, 0], theirs["hidden_states"][:, :, 0])
+    clean = torch.from_numpy(model.encode(clip))[None]
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(5))
+    noisy = level.signal * clean + level.noise * noise
+    torch.testing.assert_close(ours[:, :, 1:], noisy[:, :, 1:])
+    plain = load(SMALL, folders[SMALL])
+    assert model.weights_hash != plain.weights_hash
+    assert model.encoder_hash == plain.encoder_hash, "they share latents"
+    text = plain.extract(clip, layers=[3], sigma=sigma, seed=5)
+    assert not np.array_equal(found[3].values, text[3].values)
 
 
 def test_latents_of_the_small_model_shrink_sixteen_times(small: Any, make_clip: MakeClip) -> None:
@@ -325,3 +380,4 @@ def test_the_cards_count_the_published_parameters() -> None:
     for name, models in parts.items():
         counted = sum(weights.numel() for model in models for weights in model.parameters())
         assert registry.card(name).parameters == counted
+    assert registry.card(IMAGE).parameters == registry.card(SMALL).parameters
