@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from weights_left import set_aside
 
 from explorer.backbones import _build, _published, registry
 from explorer.backbones._options import Target
 from explorer.errors import BackboneError
 
 NAME = "wan2.1-1.3b"
-KINDS = (torch.Tensor, torch.nn.Parameter)
 
 
 @pytest.fixture
@@ -84,21 +84,6 @@ def test_torch_files_are_read_as_tensors_only(folder: Path) -> None:
         registry.load(NAME, target=Target(weights=folder))
 
 
-def left_behind(before: set[int]) -> list[tuple[int, ...]]:
-    """Shapes of the large tensors that are in memory now and were not before."""
-    gc.collect()
-    return [
-        tuple(x.shape)
-        for x in gc.get_objects()
-        if type(x) in KINDS and not x.is_meta and id(x) not in before and x.numel() > 500
-    ]
-
-
-def in_memory() -> set[int]:
-    gc.collect()
-    return {id(x) for x in gc.get_objects() if type(x) in KINDS and not x.is_meta}
-
-
 @pytest.mark.parametrize("damage", ["missing", "extra", "shape", "cut", "config", "no weights"])
 def test_weights_that_do_not_fit_are_refused_and_let_go(folder: Path, damage: str) -> None:
     path = weights(folder)
@@ -124,10 +109,10 @@ def test_weights_that_do_not_fit_are_refused_and_let_go(folder: Path, damage: st
         path.unlink()
         expected = r"no \*\.safetensors"
     del state
-    before = in_memory()
-    with pytest.raises(BackboneError, match=expected):
-        registry.load(NAME, target=Target(weights=folder))
-    assert left_behind(before) == []
+    with set_aside() as weights_left:
+        with pytest.raises(BackboneError, match=expected):
+            registry.load(NAME, target=Target(weights=folder))
+        assert weights_left() == []
 
 
 @pytest.mark.parametrize("shortage", [False, True], ids=["broken", "out of memory"])
@@ -155,11 +140,11 @@ def test_an_error_that_is_kept_keeps_none_of_what_was_read(
         monkeypatch.setattr(_build, "_assign", full)
     else:
         second.write_bytes(b"cut short")
-    before = in_memory()
-    with pytest.raises(BackboneError) as caught:
-        registry.load(NAME, target=Target(weights=folder))
-    assert str(caught.value).startswith(expected)
-    assert left_behind(before) == []
+    with set_aside() as weights_left:
+        with pytest.raises(BackboneError) as caught:
+            registry.load(NAME, target=Target(weights=folder))
+        assert str(caught.value).startswith(expected)
+        assert weights_left() == []
 
 
 def test_memory_that_runs_out_in_a_pass_is_said_with_what_helps(folder: Path) -> None:

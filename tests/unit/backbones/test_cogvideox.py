@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import torch
 from cogvideox_by_hand import ByHand, as_features, library, scheduler, seeded
 from safetensors.torch import load_file, save_file
+from weights_left import set_aside
 
 from explorer.backbones import _cogvideox_published, registry
 from explorer.backbones._cogvideox_frames import Recipe
@@ -218,12 +218,6 @@ def test_an_offset_embedding_is_given_two(tmp_path: Path, make_clip: MakeClip) -
     assert [value.tolist() for value in seen] == [[2.0]]
 
 
-def tensors_in_memory() -> int:
-    gc.collect()
-    parameters = (thing for thing in gc.get_objects() if type(thing) is torch.nn.Parameter)
-    return sum(not parameter.is_meta for parameter in parameters)
-
-
 @pytest.mark.parametrize("part", ["transformer", "vae"])
 @pytest.mark.parametrize("change", ["missing", "unexpected", "has shape"])
 def test_weights_that_do_not_fit_are_refused_and_nothing_of_them_stays(
@@ -242,13 +236,12 @@ def test_weights_that_do_not_fit_are_refused_and_nothing_of_them_stays(
         tensors[name] = torch.zeros(3, 1)
     save_file(tensors, path)
     del tensors
-    before = tensors_in_memory()
-    with pytest.raises(BackboneError, match=rf"do not fit config.json: .*{change}") as error:
-        registry.load("cogvideox-2b", target=Target(weights=tmp_path / "model"))
-    assert name in str(error.value)
-    assert str(path.parent) in str(error.value)
-    del error
-    assert tensors_in_memory() == before
+    with set_aside() as weights_left:
+        with pytest.raises(BackboneError, match=rf"do not fit config.json: .*{change}") as error:
+            registry.load("cogvideox-2b", target=Target(weights=tmp_path / "model"))
+        assert name in str(error.value)
+        assert str(path.parent) in str(error.value)
+        assert weights_left() == []
 
 
 def test_models_with_other_inputs_are_refused_with_what_they_are(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from weights_left import set_aside
 
 from explorer.backbones import registry, wan22
 from explorer.backbones._options import Target
@@ -214,26 +214,21 @@ def test_the_boundary_is_where_the_pipeline_has_it(experts: Any) -> None:
     ]
 
 
-def live_weights() -> int:
-    gc.collect()
-    return sum(type(o) is torch.nn.Parameter and not o.is_meta for o in gc.get_objects())
-
-
 def test_one_expert_at_a_time_is_read_and_only_when_it_is_asked_for(
     folders: dict[str, Path], make_clip: MakeClip
 ) -> None:
     clip = make_clip(1, SIZE)
-    before = live_weights()
-    model = load(EXPERTS, folders[EXPERTS])
-    assert model.expert is None
-    encoder = live_weights() - before
-    model.extract(clip, layers=[0], sigma=0.95)
-    assert model.expert == "transformer"
-    both = live_weights() - before
-    assert both > encoder
-    model.extract(clip, layers=[0], sigma=0.3)
-    assert model.expert == "transformer_2"
-    assert live_weights() - before == both
+    with set_aside() as weights_left:
+        model = load(EXPERTS, folders[EXPERTS])
+        assert model.expert is None
+        encoder = len(weights_left())
+        model.extract(clip, layers=[0], sigma=0.95)
+        assert model.expert == "transformer"
+        both = len(weights_left())
+        assert both > encoder
+        model.extract(clip, layers=[0], sigma=0.3)
+        assert model.expert == "transformer_2"
+        assert len(weights_left()) == both
     network = model.transformer
     model.extract(clip, layers=[0], sigma=0.5)
     assert model.transformer is network
@@ -316,10 +311,10 @@ def test_weights_that_do_not_fit_are_refused_and_none_stays_in_memory(
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path)
-    before = live_weights()
-    with pytest.raises(BackboneError, match=message):
-        load(name, broken).extract(make_clip(1, SIZE), layers=[0], sigma=0.3)
-    assert live_weights() == before
+    with set_aside() as weights_left:
+        with pytest.raises(BackboneError, match=message):
+            load(name, broken).extract(make_clip(1, SIZE), layers=[0], sigma=0.3)
+        assert weights_left() == []
 
 
 def test_an_expert_that_could_not_be_read_leaves_the_other_usable(
