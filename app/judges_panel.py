@@ -44,9 +44,12 @@ def lines(look: Look) -> list[str]:
         said.append(
             f"{agreed['judge']} disputes {_percent(agreed['share'])} of the {agreed['pixels']:,} "
             "compared pixels that it knows too: it places them more than "
-            f"{agreed['threshold']:.2f} off, after the alignment that fits the others. "
-            f"Their cameras agree to an AUC@30 of {_number(agreed['auc30'])} (1 is perfect)."
+            f"{agreed['threshold']:.2f} off, after the alignment that fits the others."
         )
+        if agreed["auc30"] is not None:  # one frame alone has no pair of cameras
+            said[-1] += (
+                f" Their cameras agree to an AUC@30 of {agreed['auc30']:.2f} (1 is perfect)."
+            )
     if look.judge_note:
         said.append(f"{look.judge_note[0].upper()}{look.judge_note[1:]}.")
     return said
@@ -97,10 +100,6 @@ def terms(look: Look) -> list[str]:
 
 def _by_frame(found: dict[str, Any] | None, key: str) -> dict[int, float | None]:
     return {int(row["frame"]): row[key] for row in (found or {}).get("per_frame", [])}
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.2f}"
 
 
 def _percent(value: float | None) -> str:

@@ -36,6 +36,8 @@ ABOUT = {
     "features": "What the backbone makes of the latents and the noise, up to the chosen layer.",
     "prediction": "What the probe reads out of the features: depth, points and cameras.",
     "reference": "The geometry that the prediction is compared with.",
+    "judge": "Another reference, asked about the same clip: where the two disagree, neither is "
+    "taken for the truth.",
     "comparison": "The errors, and how well the features find each point again.",
 }
 

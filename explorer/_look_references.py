@@ -14,6 +14,7 @@ from explorer.errors import ComparisonError, NoReconstruction, ReferenceError3D
 from explorer.references import agreement
 
 if TYPE_CHECKING:
+    from explorer._typing import Bool
     from explorer.clip import Clip
     from explorer.features import Features
     from explorer.reconstruction import Reconstruction
@@ -27,7 +28,7 @@ class Judgement:
     """What a second judge says about a reference.
 
     Attributes:
-        judge: its id.
+        judge: its id, or that of whom it asked in turn.
         agreement: of the reference, at the compared frames and pixels, with the judge; None where
             they cannot be compared.
         provenance: of what the judge found.
@@ -80,7 +81,8 @@ def judge(
         cache.put_agreement(store, key, agreed)
     said = references.note(name, found)
     note = said and said.replace("the reference", "the second judge", 1)
-    return Judgement(name, agreed, {"source": found.source, **found.provenance}, note)
+    who = found.provenance.get("judge", name)  # whom it asked in turn
+    return Judgement(who, agreed, {"source": found.source, **found.provenance}, note)
 
 
 def undisputed(
@@ -129,7 +131,7 @@ def summary(
             "per_frame": [
                 {
                     "frame": int(frame),
-                    "share": float(found.disagree[slot].sum() / max(1, known[slot].sum())),
+                    "share": _share(found.disagree[slot], known[slot]),
                 }
                 for slot, frame in enumerate(reference.frames)
             ],
@@ -142,6 +144,11 @@ def summary(
             "per_frame": rest.per_frame,
         },
     }
+
+
+def _share(disputed: Bool[np.ndarray, "H W"], known: Bool[np.ndarray, "H W"]) -> float | None:
+    """Of the known pixels; None where there are none."""
+    return float(disputed.sum() / known.sum()) if known.any() else None
 
 
 def sampled(

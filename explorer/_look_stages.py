@@ -166,7 +166,7 @@ class Judged(Stage):
     """What a second judge says about the reference; only where one was asked for.
 
     Attributes:
-        judge: its id.
+        judge: its id, or that of whom it asked in turn.
         agreement: of the reference, at the frames and pixels of `Referenced.reconstruction`, with
             the judge; `agreement.disagree` are the disputed pixels. None without one.
         provenance: of what the judge found.

@@ -55,14 +55,16 @@ def _has_video_vae(card: BackboneCard) -> bool:
 
 
 def free(device: str) -> int:
-    """Bytes that can be had on a device."""
+    """Bytes that can be had on a device; on a GPU with those that torch holds and does not use."""
     if device.startswith("cpu"):
         import psutil
 
         return int(psutil.virtual_memory().available)
     import torch
 
-    return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    place = torch.device(device)
+    unused = torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)
+    return int(torch.cuda.mem_get_info(place)[0] + unused)
 
 
 def check_memory(card: BackboneCard, target: Target) -> None:

@@ -8,6 +8,8 @@ Cards are readable without importing torch; the loader imports what it needs whe
 loading; the schedule names the timestep of a noise level without loading. A card with a `source`
 stands for published weights: its loader gets a target whose folder has been found, and `adapt` may
 correct the card by the configuration there (a folder may hold another size of the same model).
+
+Files in this folder come with the project; `explorer.plugins` brings those from elsewhere.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from explorer import plugins
 from explorer.backbones import _memory, _published, _weights
 from explorer.backbones._options import Target
 from explorer.backbones.base import Backbone, BackboneCard, Hashes, never
@@ -86,6 +89,8 @@ _loaded: dict[tuple[str, Target], Backbone] = {}
 _loading: dict[tuple[str, Target], threading.Lock] = {}
 _guard = threading.Lock()
 """Held only while `_loaded` and `_loading` are read or changed, never while a model loads."""
+holders: list[Callable[[str], bool]] = []
+"""Others that keep networks loaded: each lets go of one on a device, or says that it has none."""
 
 
 def register(
@@ -122,15 +127,22 @@ def register(
     return decorate
 
 
-def _discover() -> None:
+def shipped() -> dict[str, Entry]:
+    """The table that `register` fills, with all that comes with the project in it."""
     package = importlib.import_module("explorer.backbones")
     for module in pkgutil.iter_modules(package.__path__):
         if not module.name.startswith("_"):
             importlib.import_module(f"explorer.backbones.{module.name}")
+    return _entries
+
+
+def _discover() -> None:
+    shipped()
+    plugins.load()
 
 
 def cards() -> list[BackboneCard]:
-    """All cards: what comes with the package first, then published models, by their modules.
+    """All cards: the shipped models, then published ones, by their modules; plugins' come last.
 
     The order does not depend on which module somebody has imported first.
     """
@@ -138,9 +150,10 @@ def cards() -> list[BackboneCard]:
     return [entry.card for entry in sorted(_entries.values(), key=_place)]
 
 
-def _place(entry: Entry) -> tuple[bool, bool, str]:
+def _place(entry: Entry) -> tuple[bool, bool, bool, str]:
     module = entry.loader.__module__
-    return entry.card.source is not None, not module.endswith(FIRST), module
+    foreign = plugins.is_foreign(entry.loader)
+    return foreign, entry.card.source is not None, not module.endswith(FIRST), module
 
 
 def _entry(backbone: str) -> Entry:
@@ -148,6 +161,7 @@ def _entry(backbone: str) -> Entry:
     if backbone not in _entries:
         raise BackboneError(
             f"there is no backbone {backbone!r}; there are: {', '.join(sorted(_entries))}"
+            f"{plugins.missing()}"
         )
     return _entries[backbone]
 
@@ -353,31 +367,36 @@ def _make_room(card: BackboneCard, target: Target) -> None:
         try:
             _memory.check_memory(card, target)
         except BackboneError:
-            if not _forget_idle(target):
+            if not forget_idle(target):
                 raise
         else:
             return
 
 
-def _forget_idle(target: Target) -> bool:
-    """Forget the published model loaded longest ago where the wanted one goes; False without one.
+def forget_idle(target: Target) -> bool:
+    """Forget what rests where the wanted model goes: the published one loaded longest ago, else
+    what one of `holders` has. False where there is nothing.
 
     One that somebody is about to use lives on in their hands.
     """
-    with _guard:
-        for key, model in _loaded.items():
-            here = key[1].device == target.device or target.offload or key[1].offload
-            if here and model.card.source is not None and not model.lock.locked():
-                break
-        else:
-            return False
-        del _loaded[key], model
+    if not _forget_published(target) and not any(let_go(target.device) for let_go in holders):
+        return False
     gc.collect()
     if not target.device.startswith("cpu"):
         import torch
 
         torch.cuda.empty_cache()
     return True
+
+
+def _forget_published(target: Target) -> bool:
+    with _guard:
+        for key, model in _loaded.items():
+            here = key[1].device == target.device or target.offload or key[1].offload
+            if here and model.card.source is not None and not model.lock.locked():
+                del _loaded[key]
+                return True
+    return False
 
 
 def unload(backbone: str | None = None) -> None:

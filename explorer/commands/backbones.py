@@ -59,6 +59,7 @@ class Backbones:
 
 def describe(card: BackboneCard) -> dict[str, Any]:
     """Facts of a card, whether it can run here, and its (layer, sigma) cells with a probe."""
+    from explorer import plugins
     from explorer.backbones import registry
     from explorer.probe.checkpoint import list_probes
 
@@ -69,7 +70,8 @@ def describe(card: BackboneCard) -> dict[str, Any]:
     facts["download_bytes"] = 0 if source is None else source.download_bytes
     facts["gated"] = source is not None and source.gated
     facts["here"] = registry.is_here(card.id)
-    return {**facts, "probes": [list(cell) for cell in cells]}
+    said = plugins.provenance("backbone", card.id)
+    return {**facts, **said, "probes": [list(cell) for cell in cells]}
 
 
 def noise_table(card: BackboneCard) -> list[dict[str, float | int]]:

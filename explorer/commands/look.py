@@ -179,6 +179,7 @@ def table(summary: dict[str, Any], *, chosen: bool = True) -> str:
         ("device", f"{source['device']}, {source['dtype']}"),
         *((name, _number(summary[key])) for key, name in METRIC_NAMES.items()),
         (NOTHING_MOVES, _number(matches.get("nothing_moves_px"))),
+        *_consistency(summary["reference_consistency"]),
         *_judged(summary),
         ("alignment", "-" if alignment is None else f"scale {alignment['scale']:.4f}"),
         ("seconds", ", ".join(f"{name} {value:.2f}" for name, value in summary["seconds"].items())),
@@ -191,6 +192,16 @@ def table(summary: dict[str, Any], *, chosen: bool = True) -> str:
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _consistency(found: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """How far the reference agrees with itself; nothing of one that cannot be asked."""
+    if found is None or found["mean"] is None:
+        return []
+    said = f"{found['mean']:.1%} of the pixels that several frames see agree"
+    if found["low"]:
+        said += ": something moves, or the reference is wrong; errors against it mean little there"
+    return [("reference with itself", said)]
 
 
 def _judged(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -45,7 +45,7 @@ class References:
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """One line for each reference, and under it what it lacks."""
+    """One line for each reference, and under it what to keep in mind and what it lacks."""
     names = [each["id"] for each in found]
     width = max(map(len, names))
     titles = max(len(each["title"]) for each in found)
@@ -53,6 +53,8 @@ def table(found: list[dict[str, Any]]) -> str:
     for each in found:
         licence = each["licence"].partition(" (")[0]
         lines.append(f"{each['id']:<{width}}  {each['title']:<{titles}}  {licence}".rstrip())
+        if each["remark"]:
+            lines.append(f"{'':<{width}}  {each['remark']}")
         if each["missing"]:
             lines.append(f"{'':<{width}}  not here: {each['missing']}")
     return "\n".join(lines)

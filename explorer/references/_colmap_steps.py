@@ -16,13 +16,8 @@ import pycolmap
 from explorer._typing import Bool, Float, Int, UInt8
 from explorer.backbones.base import stop_check
 from explorer.errors import Cancelled, NoReconstruction
+from explorer.references.colmap import FOCAL_RATIOS, MAX_ERROR, MIN_ANGLE, MIN_FEATURES
 
-MIN_FEATURES = 50
-"""Of a frame, in the median; fewer cannot give a model of three frames."""
-FOCAL_RATIOS = (0.6, 0.8, 1.05, 1.4, 1.9)
-"""Focal lengths to begin with, over the width: from 80 to 29 degrees wide."""
-MAX_ERROR, MIN_ANGLE = 4.0, 1.5
-"""Pixels and degrees of points that stay, as COLMAP has them while it maps."""
 POLL = 0.1  # seconds between two questions whether to stop
 
 Result = TypeVar("Result")
@@ -193,11 +188,12 @@ def _stoppable(
     token = pycolmap.CancellationToken()
     with ThreadPoolExecutor(max_workers=1) as pool:
         future = pool.submit(step, token)
-        while not future.done():
-            if should_stop():
+        try:
+            while not future.done() and not should_stop():
+                wait([future], timeout=POLL)
+        finally:
+            if not future.done():  # asked to stop, or interrupted from the keyboard
                 token.cancel()
-                break
-            wait([future], timeout=POLL)
     # leaving the block has waited for the thread: no files go away under it
     if token.is_cancelled:
         raise Cancelled("stopped while COLMAP was at work")

@@ -19,10 +19,9 @@ from explorer._typing import Float, UInt8
 from explorer.backbones._hooks import checked_before
 from explorer.backbones._torch_files import load_strictly, read_state
 from explorer.errors import BackboneError, ReferenceError3D
+from explorer.references import _room
 from explorer.references._turn import turn
-
-LONGEST = 504
-"""Pixels of the longer side that the package works at unless it is told otherwise."""
+from explorer.references.depth_anything3 import INSTALL
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def run(
         weights: file of safetensors.
         preset: the package's name of the network.
         digest: of the file.
-        size: (height, width), multiples of 14, the longer one `LONGEST`.
+        size: (height, width), multiples of 14.
         device: "cpu", "cuda", ...
         should_stop: asked before each block.
 
@@ -68,31 +67,25 @@ def run(
             answers otherwise than it is known to.
         Cancelled: `should_stop` became true.
     """
-    with turn(should_stop), ExitStack() as stack:
-        model = _load(weights, preset, digest, device)
+    what = f"{len(frames)} frames by {preset}"
+    key = (preset, digest, device)
+    with turn(should_stop), _room.or_too_little(device, what), ExitStack() as stack:
+        model = _room.network(key, functools.partial(_load, weights, preset, device))
         for block in _blocks(model):
             stack.enter_context(checked_before(block, should_stop))
         pictures = [resize(frame, size) for frame in frames]
-        try:
-            found = model.inference(image=pictures, process_res=LONGEST)
-        except torch.OutOfMemoryError:
-            raise ReferenceError3D(
-                f"{len(frames)} frames by {preset} do not fit into the memory of {device}: "
-                "take fewer frames"
-            ) from None
+        found = model.inference(image=pictures, process_res=max(size))
     return _checked(found, len(frames), size)
 
 
-@functools.lru_cache(maxsize=1)
-def _load(weights: Path, preset: str, digest: str, device: str) -> Any:
+def _load(weights: Path, preset: str, device: str) -> Any:
     # It logs to stdout, where `--json` prints one object and nothing else.
     os.environ.setdefault("DA3_LOG_LEVEL", "ERROR")
     try:
         from depth_anything_3.api import DepthAnything3
     except ImportError as error:
         raise ReferenceError3D(
-            f"the package depth-anything-3 cannot be imported ({error}): "
-            "pip install 'emerge3d[depth-anything-3]'"
+            f"the package depth-anything-3 cannot be imported ({error}): {INSTALL}"
         ) from None
     model: Any = DepthAnything3(model_name=preset)
     try:
@@ -136,7 +129,7 @@ def _checked(found: Any, count: int, size: tuple[int, int]) -> Estimate:
             what = "nothing" if value is None else f"an array of shape {value.shape}"
             raise ReferenceError3D(
                 f"this release of depth-anything-3 gives {what} as {theirs} where {shape} is "
-                "expected: install 0.1.1"
+                f"expected: {INSTALL}"
             )
         fields[ours] = value
     return Estimate(**fields)

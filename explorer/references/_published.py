@@ -52,6 +52,10 @@ def _cached(source: Source) -> Path | None:
 def download(name: str, source: Source) -> Path:
     """Fetch the first of the files into the hub's cache; what is there already is kept.
 
+    Args:
+        name: of the folder in $EMERGE3D_WEIGHTS that would be found as well.
+        source: where they are published.
+
     Raises:
         ReferenceError3D: no network, offline mode, or an unknown repository; with what to do.
     """

@@ -25,3 +25,14 @@ def turn(should_stop: Callable[[], bool]) -> Iterator[None]:
         yield
     finally:
         _lock.release()
+
+
+@contextmanager
+def idle() -> Iterator[bool]:
+    """Whether no reference computes with a network; none begins to while that is so."""
+    nobody = _lock.acquire(blocking=False)
+    try:
+        yield nobody
+    finally:
+        if nobody:
+            _lock.release()

@@ -53,7 +53,7 @@ def in_folder(folder: Path) -> Weights:
     """The network in a folder with model.safetensors or model.pt, else any one such file.
 
     A config.json with the fields of `VGGTConfig` says its sizes; any other is of VGGT-1B. A
-    card.json may name the sizes of input and maps.
+    card.json may name the sizes of input and maps, (height, width) each.
 
     Raises:
         ReferenceError3D: files are missing or cannot be read.
@@ -66,7 +66,9 @@ def in_folder(folder: Path) -> Weights:
             f"{' or '.join(FILES)}"
         )
     path = (named or others)[0]
-    config, card = _read(folder / "config.json"), _read(folder / "card.json")
+    card_path = folder / "card.json"
+    config, card = _read(folder / "config.json"), _read(card_path)
+    patch = config.get("patch", 14)
     sizes = {
         key: tuple(value) if isinstance(value, list) else value for key, value in config.items()
     }
@@ -74,8 +76,8 @@ def in_folder(folder: Path) -> Weights:
         folder=folder,
         path=path,
         config=sizes if "dpt_layers" in sizes else {},
-        input_size=_size(card.get("input")),
-        map_size=_size(card.get("maps")),
+        input_size=_size(card.get("input"), patch, card_path),
+        map_size=_size(card.get("maps"), 1, card_path),
         digest=_digest(path, path.stat().st_mtime_ns, path.stat().st_size, json.dumps(config)),
     )
 
@@ -90,8 +92,19 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _size(value: Any) -> tuple[int, int] | None:
-    return None if value is None else (int(value[0]), int(value[1]))
+def _size(value: Any, multiple: Any, card: Path) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    try:
+        height, width = map(int, value)
+        whole = min(height, width) > 0 and not height % multiple and not width % multiple
+    except (TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise ReferenceError3D(
+            f"{card}: {value} is no height and width in multiples of {multiple}: fetch it again"
+        )
+    return height, width
 
 
 @functools.lru_cache(maxsize=16)

@@ -14,9 +14,7 @@ import torch
 from explorer._resize import resize
 from explorer._typing import Float, UInt8
 from explorer.backbones._hooks import checked_before
-from explorer.backbones._memory import free
 from explorer.backbones._torch_files import load_strictly, read_state
-from explorer.backbones._weights import size_text
 from explorer.backbones.base import never, stop_check
 from explorer.errors import BackboneError, ReferenceError3D
 from explorer.nets.geometry import DenseMaps
@@ -28,6 +26,7 @@ from explorer.nets.vggt import (
     VGGTConfig,
     without_tracks,
 )
+from explorer.references import _room
 from explorer.references._turn import turn
 from explorer.references._vggt_files import Weights
 
@@ -84,12 +83,15 @@ def run(
         ReferenceError3D: weights that are broken or of another network, or too little memory.
         Cancelled: `should_stop` became true.
     """
-    with turn(should_stop):
-        config = _config(weights)
-        _check_memory(config, weights, len(frames), size, device)
-        model = _load(weights.path, weights.digest, config, device)
-        on_gpu = device.startswith("cuda")
-        map_size = weights.map_size or size
+    config = _config(weights)
+    on_gpu = device.startswith("cuda")
+    map_size = weights.map_size or size
+    what = f"{len(frames)} frames by this VGGT"
+    key = ("vggt", weights.digest, config, device)
+    with turn(should_stop), _room.or_too_little(device, what):
+        to_load = 0 if _room.is_loaded(key) else 4 * _parameters(config)
+        _room.make_room(to_load + _activations(config, len(frames), size), device, what)
+        model: VGGT = _room.network(key, functools.partial(_load, weights.path, config, device))
         pictures = np.stack([resize(frame, size) for frame in frames])
         images = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2)[None].float() / 255.0
         maps, encoding = infer(model, images, map_size, half=on_gpu, should_stop=should_stop)
@@ -153,8 +155,7 @@ def _config(weights: Weights) -> VGGTConfig:
         ) from None
 
 
-@functools.lru_cache(maxsize=1)
-def _load(path: Path, digest: str, config: VGGTConfig, device: str) -> VGGT:
+def _load(path: Path, config: VGGTConfig, device: str) -> VGGT:
     try:
         with torch.device("meta"):  # no random numbers for a billion parameters
             model = VGGT(config)
@@ -171,20 +172,12 @@ def _load(path: Path, digest: str, config: VGGTConfig, device: str) -> VGGT:
     return model.float().eval().requires_grad_(False).to(device)
 
 
-def _check_memory(
-    config: VGGTConfig, weights: Weights, frames: int, size: tuple[int, int], device: str
-) -> None:
-    """Refuse what cannot fit: a process that is killed for memory says nothing."""
+def _activations(config: VGGTConfig, frames: int, size: tuple[int, int]) -> int:
+    """Bytes of one pass beside the weights, with room for workspaces and gaps."""
     tokens = frames * (size[0] // config.patch) * (size[1] // config.patch)
     taps = 4 * tokens * 2 * config.dim * 4
     heads = CHUNK * size[0] * size[1] * 4 * 4 * config.dpt_dim
-    need = _parameters(config) * 4 + 3 * taps + heads
-    have = free(device)
-    if need > have:
-        raise ReferenceError3D(
-            f"{frames} frames by this VGGT need about {size_text(need)} on {device}; "
-            f"{size_text(have)} are free: take fewer frames"
-        )
+    return 3 * taps + heads
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,7 +1,7 @@
 """How far references can be trusted: with each other, and each with itself.
 
 Two references are compared like prediction and reference. One reference is consistent with itself
-where a frame's depth, carried into another frame, lands on that frame's depth: on a static scene
+where a frame's points, carried into another frame, land on that frame's depth: on a static scene
 everything does but occlusions, which are no disagreement; what moves does not.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from explorer._typing import Bool, Float
-from explorer.camera import Cameras, project, unproject
+from explorer.camera import project
 from explorer.metrics import compare
 from explorer.metrics.align import similarity
 from explorer.metrics.robust import distances, trimmed_similarity
@@ -167,7 +167,9 @@ def consistency(
     pairs: int = PAIRS,
     pixels: int = PIXELS,
 ) -> Consistency:
-    """Carry each frame's depth into a few other frames and compare with their depth.
+    """Carry each frame's points into a few other frames and compare with their depth.
+
+    The points are those that errors are measured with: of most references unprojected depth.
 
     A point that another frame sees (it projects inside, on known depth) counts as confirmed where
     the depths differ by at most `tolerance`, relative to the point's. It is left out where another
@@ -194,7 +196,7 @@ def consistency(
     for slot in range(count):
         grid = np.ix_(rows, columns)
         known = valid[slot][grid]
-        points = _lifted(reference, slot)[grid][known]
+        points = reference.points[slot][grid][known].astype(np.float64)
         confirmed = seen = 0
         for other in _others(slot, count, pairs):
             good, usable = _confirmed(reference, valid[other], points, other, tolerance)
@@ -218,11 +220,6 @@ def summary(reference: Reconstruction) -> dict[str, Any]:
         for frame, share in zip(reference.frames, found.per_frame, strict=True)
     ]
     return {"mean": found.mean, "low": found.mean < LOW, "per_frame": per_frame}
-
-
-def _lifted(reference: Reconstruction, slot: int) -> Float[np.ndarray, "H W 3"]:
-    cameras: Cameras = reference.cameras.select([slot])
-    return unproject(reference.depth[slot : slot + 1].astype(np.float64), cameras)[0]
 
 
 def _others(slot: int, count: int, pairs: int) -> list[int]:

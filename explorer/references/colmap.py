@@ -8,8 +8,9 @@ reprojection error.
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +31,12 @@ WIDTH = 1024
 MAX_FEATURES = 4096
 """Per frame: matching takes time with its square."""
 SEED = 0
+MIN_FEATURES = 50
+"""Of a frame, in the median; fewer cannot give a model of three frames."""
+FOCAL_RATIOS = (0.6, 0.8, 1.05, 1.4, 1.9)
+"""Focal lengths to begin with, over the width: from 80 to 29 degrees wide."""
+MAX_ERROR, MIN_ANGLE = 4.0, 1.5
+"""Pixels and degrees of points that stay, as COLMAP has them while it maps."""
 MIN_POINTS = 20
 MIN_FRAMES = 3
 MIN_PARALLAX = 2.0
@@ -69,7 +76,7 @@ def reconstruct(clip: Clip, context: Context) -> Reconstruction:
     the clip's own size. A pixel is known where a point that was observed in that frame projects
     into it, with confidence 1. Provenance: `registered` of `frames`, `missing_frames`, `points`,
     `reprojection_error_px` in pixels of `matched_size`, `parallax_degrees` (median over points of
-    the widest angle between two of its rays), `focal_px` in the clip's pixels.
+    the widest angle between two of its rays), `focal_px` in the clip's pixels, and a `note`.
 
     Raises:
         NoReconstruction: too few frames, features, matches, points or parallax, or more than one
@@ -83,6 +90,10 @@ def reconstruct(clip: Clip, context: Context) -> Reconstruction:
         "features": MAX_FEATURES,
         "seed": SEED,
         "limits": [
+            MIN_FEATURES,
+            *FOCAL_RATIOS,
+            MAX_ERROR,
+            MIN_ANGLE,
             MIN_FRAMES,
             MIN_POINTS,
             MIN_PARALLAX,
@@ -93,7 +104,15 @@ def reconstruct(clip: Clip, context: Context) -> Reconstruction:
             MAX_TURN,
         ],
     }
-    return context.cached(clip, recipe, lambda: _reconstruct(clip, context))
+    found = context.cached(clip, recipe, lambda: _reconstruct(clip, context))
+    return replace(found, provenance={**found.provenance, "note": _note(found.provenance)})
+
+
+def _note(facts: dict[str, Any]) -> str:
+    return (
+        f"the reference is colmap's: it registered {facts['registered']} of {facts['frames']} "
+        f"frames at {facts['reprojection_error_px']:.2f} px, and no network had a hand in it"
+    )
 
 
 def _reconstruct(clip: Clip, context: Context) -> Reconstruction:

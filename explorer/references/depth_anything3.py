@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,14 @@ from explorer.reconstruction import Reconstruction
 from explorer.references import Context, _published, register
 from explorer.references.vggt import REMARK, input_size
 
-PACKAGE = "depth_anything_3"
-PATCH, LONGEST = 14, 504
+PACKAGE, DISTRIBUTION, RELEASE = "depth_anything_3", "depth-anything-3", "0.1.1"
+INSTALL = (
+    f"pip install 'emerge3d[{DISTRIBUTION}]', then pip install --no-deps {DISTRIBUTION}=={RELEASE}"
+)
+"""The package itself asks for another numpy than the viewer and works with that one."""
+PATCH = 14
+LONGEST = 504
+"""Pixels of the longer side that the package works at unless it is told otherwise."""
 FILES = ("model.safetensors",)
 
 
@@ -58,10 +65,7 @@ MODELS = (
 
 def _missing(model: Model) -> str | None:
     if importlib.util.find_spec(PACKAGE) is None:
-        return (
-            f"the reference {model.id} needs the package depth-anything-3: "
-            "pip install 'emerge3d[depth-anything-3]', then pip install --no-deps depth-anything-3"
-        )
+        return f"the reference {model.id} needs the package {DISTRIBUTION}: {INSTALL}"
     try:
         _weights(model)
     except ReferenceError3D as error:
@@ -94,7 +98,12 @@ def reconstruct(model: Model, clip: Clip, context: Context) -> Reconstruction:
     """
     path = _weights(model)
     digest = _digest(path, path.stat().st_mtime_ns, path.stat().st_size)
-    recipe = {"name": model.id, "weights": digest, "device": context.device.split(":")[0]}
+    recipe = {
+        "name": model.id,
+        "weights": digest,
+        "package": _release(),
+        **context.machine(),
+    }
     return context.cached(
         clip, recipe, functools.partial(_estimate, model, clip, context, path, digest)
     )
@@ -105,8 +114,8 @@ def _estimate(
 ) -> Reconstruction:
     from explorer.references import _da3_run
 
-    size = input_size(clip.size, PATCH, side=LONGEST)
     fine = context.closer(clip, 2 * LONGEST)
+    size = input_size(fine.size, PATCH, side=LONGEST)
     found = _da3_run.run(
         fine.frames,
         path,
@@ -138,6 +147,13 @@ def _estimate(
             "estimate": True,
         },
     ).normalized()
+
+
+def _release() -> str | None:
+    try:
+        return metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:  # from a folder on the path
+        return None
 
 
 @functools.lru_cache(maxsize=16)

@@ -74,12 +74,5 @@ def _covered(found: Reconstruction, clip: Clip, context: Context) -> float:
 
 
 def _note(name: str, found: Reconstruction, passed: list[str]) -> str:
-    facts = found.provenance
-    if "registered" in facts:
-        return (
-            f"the reference is {name}'s: it registered {facts['registered']} of {facts['frames']} "
-            f"frames at {facts['reprojection_error_px']:.2f} px, and no network had a hand in it"
-        )
-    said = references.remark(name)
-    why = f"; {'; '.join(passed)}" if passed else ""
-    return f"{said or f'the reference is that of {name}'}{why}"
+    said = references.note(name, found) or f"the reference is that of {name}"
+    return "; ".join((said, *passed))

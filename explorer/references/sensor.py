@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from explorer import plugins
 from explorer.clip import Clip
 from explorer.reconstruction import Reconstruction
 from explorer.references import Context, register
@@ -13,7 +14,12 @@ def _knows(clip: Clip) -> bool:
     return clip.scene is not None
 
 
-@register("sensor", "The dataset's own geometry: depth camera, stereo, ...", knows=_knows)
+@register(
+    "sensor",
+    "The dataset's own geometry: depth camera, stereo, ...",
+    knows=_knows,
+    licence="that of the dataset",
+)
 def reconstruct(clip: Clip, context: Context | None = None) -> Reconstruction | None:
     """Geometry of a clip that was taken from a dataset's scene; None for any other video.
 
@@ -30,6 +36,8 @@ def reconstruct(clip: Clip, context: Context | None = None) -> Reconstruction | 
     found = clip.scene.reconstruction(clip, should_stop=context.should_stop)
     unit, name = found.provenance["unit"], found.provenance["unit_name"]
     length = "no metric scale" if name is None else f"the unit length is {unit:.4g} {name}"
-    return replace(
-        found, provenance={**found.provenance, "note": f"reference: {found.source}; {length}"}
-    )
+    said = {
+        "note": f"reference: {found.source}; {length}",
+        **plugins.provenance("dataset", clip.scene.dataset),
+    }
+    return replace(found, provenance={**found.provenance, **said})

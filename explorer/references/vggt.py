@@ -17,7 +17,7 @@ from explorer.assets import assets_root
 from explorer.backbones.base import slot_map
 from explorer.camera import Cameras, unproject
 from explorer.clip import Clip
-from explorer.errors import ReferenceError3D
+from explorer.errors import NoReconstruction, ReferenceError3D
 from explorer.reconstruction import Reconstruction
 from explorer.references import Context, _vggt_files, register
 from explorer.references._vggt_files import Weights
@@ -143,6 +143,7 @@ def estimate(
         frames: which frames, the first one first; all when None.
 
     Raises:
+        NoReconstruction: a frame's focal length is infinite.
         ReferenceError3D: the weights are broken, of another network, or do not fit into memory.
         Cancelled: `context.should_stop` became true; nothing is stored.
     """
@@ -150,9 +151,10 @@ def estimate(
     recipe = {
         "name": name,
         "weights": weights.digest,
+        "sizes": [weights.input_size, weights.map_size],
         "points": "head" if point_head else "depth",
         "frames": chosen.tolist(),
-        "device": context.device.split(":")[0],
+        **context.machine(),
     }
     make = functools.partial(_estimate, clip, context, weights, name, point_head, chosen)
     return context.cached(clip, recipe, make)
@@ -177,13 +179,20 @@ def _estimate(
         device=context.device,
         should_stop=context.should_stop,
     )
+    blind = np.isinf(found.intrinsics).any(axis=(1, 2))
+    if blind.any():
+        raise NoReconstruction(
+            f"{name} sees no field of view in {blind.sum()} of {len(frames)} frames: it makes "
+            "nothing of this clip; choose another window or reference"
+        )
     cameras = Cameras(found.cam_from_world, found.intrinsics, found.size)
     if point_head:
         points, confidence = found.points, found.points_confidence
     else:
         points = unproject(found.depth.astype(np.float64), cameras).astype(np.float32)
         confidence = found.depth_confidence
-    if not all(np.isfinite(each).all() for each in (points, found.depth, confidence)):
+    maps = (points, found.depth, confidence, found.cam_from_world, found.intrinsics)
+    if not all(np.isfinite(each).all() for each in maps):
         raise ReferenceError3D(
             f"{name} gave numbers that are not finite: its weights in {weights.folder} are damaged"
         )

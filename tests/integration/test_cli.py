@@ -35,7 +35,7 @@ assert not heavy, heavy
 @pytest.mark.parametrize(
     "command",
     [
-        *([], ["look"], ["prepare"], ["train"], ["eval"], ["app"], ["view"]),
+        *([], ["look"], ["sweep"], ["prepare"], ["train"], ["eval"], ["app"], ["view"]),
         *(["backbones"], ["references"], ["doctor"]),
     ],
 )
@@ -50,22 +50,19 @@ def test_help_loads_nothing_heavy(command: list[str]) -> None:
     assert "usage: emerge3d" in done.stdout
 
 
-def test_help_answers_in_under_half_a_second() -> None:
-    # The best of five, in processor time: the test machine may be busy with other things.
-    def spent() -> float:
+def test_help_costs_little_beside_the_parser_itself() -> None:
+    # Processor time, best of five, against what the parser takes alone: machines differ, and the
+    # one that runs this may be busy. Half a second where the parser alone takes 0.15.
+    def spent(*words: str) -> float:
         before = os.times()
-        subprocess.run(
-            [sys.executable, "-m", "explorer.cli", "--help"], capture_output=True, check=True
-        )
+        subprocess.run([sys.executable, *words], capture_output=True, check=True)
         after = os.times()
-        return (
-            after.children_user
-            + after.children_system
-            - before.children_user
-            - before.children_system
+        return (after.children_user + after.children_system) - (
+            before.children_user + before.children_system
         )
 
-    assert min(spent() for _ in range(5)) < 0.5
+    parser = min(spent("-c", "import tyro") for _ in range(5))
+    assert min(spent("-m", "explorer.cli", "--help") for _ in range(5)) < 3.5 * parser
 
 
 def test_look_prints_one_json_object_on_stdout_and_its_progress_on_stderr(

@@ -47,8 +47,8 @@ def phone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_table_has_every_reader_of_a_foreign_layout() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", PAGE.read_text(), re.MULTILINE)
-    assert len(rows) == len(set(rows)) == 8
-    assert set(rows) <= {card.id for card in cards()}
+    assert len(rows) == len(set(rows))
+    assert set(rows) == {card.id for card in cards()}
 
 
 def test_the_example_takes_under_60_lines() -> None:

@@ -6,13 +6,15 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
+from reference_memory import TINY
+from safetensors.torch import load_file, save_file
 
 from explorer import references
 from explorer.backbones import registry
@@ -41,7 +43,9 @@ def test_a_look_with_colmap_has_metrics_from_sparse_points(
     source = summary["provenance"]["reference"]
     assert (source["id"], source["registered"], source["frames"]) == ("colmap", 17, 17)
     assert source["reprojection_error_px"] < 1
-    assert summary["notes"] == []
+    (note,) = summary["notes"]
+    error = f"{source['reprojection_error_px']:.2f} px"
+    assert note.startswith(f"the reference is colmap's: it registered 17 of 17 frames at {error}")
     assert "incremental_pipeline" not in printed.err  # COLMAP's own log
 
 
@@ -73,7 +77,7 @@ def test_a_clip_that_cannot_be_reconstructed_is_looked_at_without_a_reference(
     def fail(clip: object, context: object) -> None:
         raise NoReconstruction("too little parallax: it stands still")
 
-    offer(monkeypatch, "strict", fail)
+    offer(monkeypatch, "strict", _no_parallax)
     summary = list(look(tiny.ask(reference="strict"), store=tiny.store))[-1].summary
     assert summary["notes"] == ["no reference: too little parallax: it stands still"]
     assert summary["point_error"] is None
@@ -161,8 +165,8 @@ def test_the_references_are_listed_with_what_they_lack_and_fetched_when_asked(
     assert "run `emerge3d references vggt --download`" in printed
     asked = []
 
-    def fetch(repo: str, files: Any, **_: Any) -> Path:
-        asked.append((repo, list(files)))
+    def fetch(source: Any, **_: Any) -> Path:
+        asked.append((source.repo, list(source.files)))
         return Path("cache")
 
     monkeypatch.setattr("explorer.references._published.fetch", fetch)
@@ -171,6 +175,54 @@ def test_the_references_are_listed_with_what_they_lack_and_fetched_when_asked(
     assert found["id"] == "vggt"
     assert found["licence"].startswith("CC BY-NC")
     assert asked == [("facebook/VGGT-1B", ["model.safetensors"])]
+
+
+def test_the_list_says_what_to_keep_in_mind(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["references", "toy-vggt"]) == 0
+    assert "toy estimate, not ground truth" in capsys.readouterr().out
+
+
+def test_references_that_share_weights_have_them_in_one_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert main(["references", "vggt-point-head", "--download"]) == 2
+    assert "then name it vggt and set EMERGE3D_WEIGHTS" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["toy-vggt", "estimate"])
+def test_a_look_with_the_toy_goes_by_the_compared_frames_and_says_what_it_is(
+    name: str, tiny: Any, tmp_path: Path, golden: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = load_file(golden / "vggt-tiny.safetensors")
+    named = {key.removeprefix("weight."): state[key] for key in state if "weight." in key[:7]}
+    named["camera_head.pose_branch.fc2.bias"][7:] += 1  # some field of view
+    folder = tmp_path / "assets" / "models" / "toy-vggt"
+    folder.mkdir(parents=True)
+    save_file(named, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(asdict(TINY)))
+    (folder / "card.json").write_text(json.dumps({"input": [28, 42], "maps": [32, 48]}))
+    monkeypatch.setenv("EMERGE3D_ASSETS", str(tmp_path / "assets"))
+    references.names()
+    refusing = replace(references._references["colmap"], missing=None, reference=_no_parallax)
+    monkeypatch.setitem(references._references, "colmap", refusing)
+    stages = list(look(tiny.ask(reference=name), store=tiny.store))
+    (referenced,) = (stage for stage in stages if isinstance(stage, Referenced))
+    assert referenced.full is not None
+    assert referenced.full.frames.tolist() == [0, 1]
+    summary = stages[-1].summary
+    assert summary["provenance"]["reference"]["source"] == "toy-vggt"
+    (note,) = summary["notes"]
+    assert note.startswith("the reference toy-vggt is a toy estimate, not ground truth")
+    assert ("colmap: too little parallax" in note) is (name == "estimate")
+    for rows in (summary["per_frame"], summary["reference_consistency"]["per_frame"]):
+        assert [row["frame"] for row in rows] == [0, 1]
+    assert summary["point_error"] is not None
+
+
+def _no_parallax(clip: object, context: object) -> None:
+    raise NoReconstruction("too little parallax")
 
 
 def shifted(found: Reconstruction, pixels: np.ndarray, source: str = "other") -> Reconstruction:
@@ -252,6 +304,20 @@ def known_hashes() -> Any:
     return replace(registry._entries["tiny"], hashes=lambda target: known)
 
 
+def test_a_frame_that_the_judge_does_not_know_has_no_share_and_who_was_asked_is_named(
+    judged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = references.reconstruct("exact", load_clip(judged.request.path, count=5, size=(64, 96)))
+    assert exact is not None
+    confidence = exact.confidence.copy()
+    confidence[1] = 0
+    answer = replace(exact, confidence=confidence, source="colmap", provenance={"judge": "colmap"})
+    offer(monkeypatch, "whoever", lambda clip, context: answer)
+    found = list(look(judged.ask(judge="whoever"), store=judged.store))[-1].summary["agreement"]
+    assert found["judge"] == "colmap"
+    assert found["per_frame"] == [{"frame": 0, "share": 0.0}, {"frame": 1, "share": None}]
+
+
 def test_without_a_probe_judges_are_compared_all_the_same(judged: Any) -> None:
     summary = list(look(judged.ask(judge="other", layer=0), store=judged.store))[-1].summary
     assert summary["agreement"]["share"] > 0
@@ -271,13 +337,10 @@ def test_without_a_probe_judges_are_compared_all_the_same(judged: Any) -> None:
 def test_a_judge_that_cannot_judge_says_why_and_the_look_goes_on(
     asked: dict[str, str], said: str, judged: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(clip: object, context: object) -> None:
-        raise NoReconstruction("too little parallax")
-
     exact = references.reconstruct("exact", load_clip(judged.request.path, count=5, size=(64, 96)))
     assert exact is not None
     late = {**vars(exact), "frames": exact.frames + 10, "source": "other"}
-    offer(monkeypatch, "strict", fail)
+    offer(monkeypatch, "strict", _no_parallax)
     offer(monkeypatch, "blind", lambda clip, context: None)
     offer(monkeypatch, "later", lambda clip, context: Reconstruction(**late))
     stages = list(look(judged.ask(**asked), store=judged.store))
@@ -329,9 +392,10 @@ def test_stop_ends_a_look_while_the_judge_is_at_work_and_stores_nothing_of_it(
 def test_a_judge_that_is_not_here_is_a_mistake_before_any_work(
     tiny: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["look", str(tiny.request.path), "--backbone", "tiny", "--judge", "nobody"]
-    assert main([*words, "--device", "cpu"]) == 2
-    assert "there is no reference 'nobody'" in capsys.readouterr().err
+    words = ["look", str(tiny.request.path), "--backbone", "tiny", "--device", "cpu"]
+    for name in ("nobody", "auto"):
+        assert main([*words, "--judge", name]) == 2
+        assert f"there is no reference '{name}'" in capsys.readouterr().err
     assert tiny.backbone.calls == 0
 
 
@@ -346,3 +410,22 @@ def test_the_command_line_says_what_is_disputed(
         lines["disputed pixels"].strip(),
     )
     assert float(lines["undisputed point error"]) != float(lines["point error"])
+
+
+def test_the_command_line_says_how_far_the_reference_agrees_with_itself(
+    judged: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["look", str(judged.request.path), "--backbone", "tiny", "--count", "5"]
+    words += ["--stride", "1", "--device", "cpu"]
+    row = re.compile(r"^reference with itself +(\S+) of the pixels .* agree(.*)$", re.MULTILINE)
+    exact = references.reconstruct("exact", load_clip(judged.request.path, count=5, size=(64, 96)))
+    assert exact is not None
+    depth = exact.depth * np.array([1, 2, 1, 2, 1])[:, None, None]
+    offer(monkeypatch, "moving", lambda clip, context: replace(exact, depth=depth))
+    for name, warned in (("exact", False), ("moving", True)):
+        assert main([*words, "--reference", name]) == 0
+        said = row.search(capsys.readouterr().out)
+        assert said is not None
+        assert ("something moves" in said[2]) is warned
+    assert main([*words, "--reference", "none"]) == 0
+    assert "reference with itself" not in capsys.readouterr().out

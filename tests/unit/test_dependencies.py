@@ -28,6 +28,11 @@ def name_of(requirement: str) -> str:
 
 BASE = {name_of(each) for each in PROJECT["dependencies"]}
 OPTIONAL = {name_of(each) for name in ("backbones", "colmap") for each in EXTRAS[name]}
+UNPINNED = {"depth-anything-3"}
+"""Extras outside the tested environment: what they install, GPL and torchvision among it, is not \
+tested here, so no pin says that it was."""
+ALONE = {"depth_anything_3"}
+"""Asked for a numpy that the viewer refuses, so no extra can name it; see pyproject.toml."""
 PINS = {
     name_of(line): line.split("==")[1].strip()
     for line in (REPOSITORY / "constraints.txt").read_text().splitlines()
@@ -78,6 +83,9 @@ def test_every_import_of_both_packages_is_a_declared_dependency(
     for path in SOURCES:
         for top, at_once in imports(path):
             where = f"{path.relative_to(REPOSITORY)} imports {top}"
+            if top in ALONE:
+                assert not at_once, f"{where} before it is asked for"
+                continue
             assert top in distributions, f"{where}, which is not installed"
             declared = distributions[top] & (BASE | OPTIONAL)
             assert declared, f"{where} of {distributions[top]}, which pyproject.toml does not name"
@@ -91,7 +99,8 @@ def test_every_import_of_both_packages_is_a_declared_dependency(
 
 
 def test_every_declared_dependency_is_pinned_to_one_version() -> None:
-    named = {each for name in EXTRAS for each in map(name_of, EXTRAS[name])} - {"emerge3d"}
+    pinned = [name for name in EXTRAS if name not in UNPINNED]
+    named = {each for name in pinned for each in map(name_of, EXTRAS[name])} - {"emerge3d"}
     assert BASE | named <= set(PINS)
     text = (REPOSITORY / "constraints.txt").read_text()
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]

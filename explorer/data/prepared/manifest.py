@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from explorer._atomic import replace_file
+from explorer._atomic import lock, replace_file
 from explorer.data.prepared.codes import LOSSLESS
 from explorer.errors import DatasetError
 
@@ -30,7 +30,8 @@ class Settings:
         frames: of each clip.
         stride: distance between them, in frames of the scene.
         size: (height, width) that the reference sees.
-        scale: pictures are kept at this whole multiple of `size`, as far as the scene has pixels.
+        scale: pictures are kept up to so many times as large as `size`, as far as the scene has
+            pixels.
         quality: of the pictures, 1 to 100 for JPEG, `codes.LOSSLESS` for PNG.
 
     Raises:
@@ -42,7 +43,7 @@ class Settings:
     frames: int = 81
     stride: int = 1
     size: tuple[int, int] = (294, 518)
-    scale: int = 1
+    scale: float = 2.0
     quality: int = 95
 
     def __post_init__(self) -> None:
@@ -64,7 +65,8 @@ class Manifest:
     Attributes:
         settings: of all clips.
         split_seed: of the sides of places.
-        official: whether the dataset's own sides count; they do not where they share places.
+        official: whether the dataset's own sides count; they do not where they share places, or
+            nobody wants them.
         failed: why, by scene.
         weights: sha256 of the reference's weights, once a clip has told; None for a reference
             without any.
@@ -96,7 +98,8 @@ def read_manifest(root: Path) -> Manifest:
         if values.pop("format") != FORMAT:
             raise ValueError("it is of another version")
         settings = values.pop("settings")
-        return Manifest(Settings(**{**settings, "size": tuple(settings["size"])}), **values)
+        settings |= {"size": tuple(settings["size"]), "scale": float(settings["scale"])}
+        return Manifest(Settings(**settings), **values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(f"{path} is no manifest of prepared data ({error!r})") from None
 
@@ -112,6 +115,8 @@ def start_manifest(root: Path, wanted: Manifest) -> Manifest:
         differences = found.settings.differences(wanted.settings)
         if found.split_seed != wanted.split_seed:
             differences.append(f"split seed {wanted.split_seed}, not {found.split_seed}")
+        if found.official and not wanted.official:
+            differences.append("sides by place, not the dataset's own")
         if differences:
             raise DatasetError(
                 f"{root} was prepared with other settings (you ask for {'; '.join(differences)}): "
@@ -145,15 +150,6 @@ def sole_writer(root: Path) -> Iterator[None]:
     """
     root.mkdir(parents=True, exist_ok=True)
     with (root / _LOCK_NAME).open("a") as file:
-        try:
-            import fcntl
-        except ImportError:  # not a POSIX system: one writer is the user's care
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DatasetError(
-                f"{root} is being filled by another process: wait for it or stop it"
-            ) from None
+        if not lock(file):
+            raise DatasetError(f"{root} is being filled by another process: wait for it or stop it")
         yield

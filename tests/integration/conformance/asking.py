@@ -11,12 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from explorer import plugins
 from explorer.backbones import registry
 from explorer.backbones.base import Backbone
 from explorer.clip import Clip, clip_from_frames
 from explorer.features import Features
 
 IDS = [card.id for card in registry.cards()]
+for _plugin in plugins.load():  # a backbone that is left out would pass by not being asked
+    if _plugin.error is not None:
+        raise _plugin.error
 SMALL_GRID = (2, 4)
 FEW_TOKENS = 24
 """A grid of so many is small already: models with a table of places take no other."""

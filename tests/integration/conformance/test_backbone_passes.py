@@ -52,7 +52,7 @@ def test_one_layer_alone_equals_that_layer_out_of_all(backbone: Backbone) -> Non
 
 def test_the_pass_ends_after_the_last_wanted_block(backbone: Backbone) -> None:
     if not blocks_of(backbone):
-        assert backbone.card.layers == 1
+        assert backbone.card.layers == 1, "`blocks` gives one module for each layer, in their order"
         return
     assert len(backbone.blocks) == backbone.card.layers
     clip = some_clip(backbone)
@@ -69,11 +69,13 @@ def test_the_pass_ends_after_the_last_wanted_block(backbone: Backbone) -> None:
         block.register_forward_hook(lambda *seen, number=number: watch(number, seen[2]))
         for number, block in enumerate(backbone.blocks)
     ]
-    kept = backbone.extract(clip, layers=[0, 2], sigma=0.3, **given)
+    last = min(2, len(backbone.blocks) - 1)
+    kept = backbone.extract(clip, layers=[0, last], sigma=0.3, **given)
     for handle in handles:
         handle.remove()
-    assert run == [0, 1, 2]
-    assert sorted(kept) == [0, 2]
+    # The pass may leave from inside the last block, whose own later hooks are skipped with it.
+    assert run in (list(range(last)), list(range(last + 1)))
+    assert sorted(kept) == sorted({0, last})
     assert not any(output() is not None for output in outputs), "only features may stay"
 
 

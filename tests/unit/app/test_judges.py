@@ -77,6 +77,12 @@ def test_errors_without_disputed_pixels_and_of_the_judges_have_rows_of_their_own
     assert re.search(r"frame 0</th>.*?<b>0\.200</b></td><td>25\.0 %</td>", said)
 
 
+def test_one_frame_has_no_pair_of_cameras_to_agree_on() -> None:
+    said = metrics_panel.show(look(agreement={**AGREED, "auc30": None}))
+    assert "compared pixels" in said
+    assert "AUC@30 of" not in said
+
+
 def test_without_a_second_judge_nothing_is_said_of_one() -> None:
     said = metrics_panel.show(look(reference_consistency=CONSISTENT))
     assert "disput" not in said
@@ -111,13 +117,14 @@ def test_why_a_judge_did_not_judge_is_said() -> None:
 def test_the_judge_is_a_step_only_where_it_is_asked() -> None:
     assert "judge" not in Progress().html()
     steps = Progress(judged=True)
-    assert "<li>judge<b>–</b></li>" in steps.html()
+    assert ">judge<b>–</b></li>" in steps.html()
     for name in ("clip", "latents", "features", "prediction", "reference"):
         steps.done[name] = "0.10 s"
     assert "Asking the second judge" in steps.html()
     named = {"judge": "colmap", "provenance": {}, "note": None}
     steps.add(Judged(seconds=0.4, agreement=agreement(), **named))
-    assert "<li class='done'>judge<b>0.40 s</b></li>" in steps.html()
+    (line,) = re.findall("<li class='done' title='([^']+)'>judge<b>0.40 s</b></li>", steps.html())
+    assert "the two disagree" in line
     steps.add(Judged(seconds=0.4, agreement=None, **named))
     assert "judge<b>no judgement</b>" in steps.html()
 
@@ -148,7 +155,9 @@ def test_a_run_asks_the_judge_that_was_chosen_and_another_choice_makes_it_old(
     found = page.shared.looks.get(session.look_id)
     assert found is not None
     assert found.agreement is not None
-    assert any("<li class='done'>judge" in update.get("status", "") for update in updates)
+    assert any(
+        re.search("class='done'[^>]*>judge<", update.get("status", "")) for update in updates
+    )
     controls = (0, 1, 5, BACKBONE, 0, 0.0, "exact")
     assert page.choosing.controls_moved(session, *controls, "colmap") == {"stale": ""}
     said = page.choosing.controls_moved(session, *controls, "none")["stale"]

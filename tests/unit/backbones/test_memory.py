@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
 from explorer.backbones import _memory, registry
 from explorer.backbones._cards import resized
@@ -102,6 +103,15 @@ def test_what_fits_is_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_free_memory_of_this_machine_is_a_number() -> None:
     assert 10**8 < _memory.free("cpu") < 10**14
+
+
+def test_what_torch_holds_of_a_gpu_and_does_not_use_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10, 24))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 9)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 5)
+    assert _memory.free("cuda") == 14
 
 
 def test_tiles_save_nothing_where_there_is_no_video_vae() -> None:

@@ -172,11 +172,21 @@ def test_wrong_cameras_are_noticed() -> None:
     scene = sliding(shift=0.3)
     pose = scene.cameras.cam_from_world.copy()
     pose[3, 2, 3] += 0.2  # a fifth of the unit too far back
-    off = replace(scene, cameras=replace(scene.cameras, cam_from_world=pose))
+    cameras = replace(scene.cameras, cam_from_world=pose)
+    off = replace(scene, cameras=cameras, points=unproject(scene.depth, cameras))
     found = consistency(off)
     assert found.per_frame[3] < 0.1
     assert found.per_frame[[0, 5]].min() > 0.5
     assert found.mean < 0.8
+
+
+def test_points_that_are_not_the_depth_are_noticed() -> None:
+    scene = sliding()
+    points = scene.points.copy()
+    points[2] *= np.float32(1.2)
+    found = consistency(replace(scene, points=points)).per_frame
+    assert found[2] < 0.1
+    assert found[[0, 1, 3, 4, 5]].min() > 0.95
 
 
 def test_frames_that_see_nothing_of_each_other_have_no_score() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,6 +84,8 @@ def test_provenance_says_how_well_it_went(found: Reconstruction) -> None:
     assert facts["points"] > 100
     assert 0 < facts["reprojection_error_px"] < 1.0
     assert facts["parallax_degrees"] > colmap.MIN_PARALLAX
+    said = f"it registered 17 of 17 frames at {facts['reprojection_error_px']:.2f} px"
+    assert said in str(references.note("colmap", found))
 
 
 def test_the_same_frames_give_the_same_reconstruction(
@@ -140,6 +143,19 @@ def test_a_clip_without_depth_in_any_pair_is_refused_before_any_mapping(
     monkeypatch.setattr(steps, "_map", None)
     with pytest.raises(NoReconstruction, match="in 100% of the 6 matched pairs"):
         references.reconstruct("colmap", noise(4))
+
+
+def test_what_was_found_under_other_limits_is_not_the_answer(
+    found: Reconstruction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[None] = []
+    context = Context(store=Store(tmp_path))
+    monkeypatch.setattr(colmap, "_reconstruct", lambda clip, context: calls.append(None) or found)
+    for name in ("MAX_TURN", "MAX_ERROR", "MIN_FEATURES"):
+        references.reconstruct("colmap", noise(4), context)
+        monkeypatch.setattr(colmap, name, 7)
+    references.reconstruct("colmap", noise(4), context)
+    assert len(calls) == 4
 
 
 def test_that_a_clip_cannot_be_reconstructed_is_remembered(
@@ -231,6 +247,28 @@ def test_stop_ends_a_step_and_leaves_no_folder(
         references.reconstruct("colmap", noise(4), Context(should_stop=stop.is_set))
     assert begun.is_set()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_wait_tells_the_step_to_end() -> None:
+    told: list[bool] = []
+    asked: list[None] = []
+
+    def step(token: object) -> None:
+        for _ in range(500):
+            if token.is_cancelled:  # type: ignore[attr-defined]
+                break
+            time.sleep(0.01)
+        told.append(token.is_cancelled)  # type: ignore[attr-defined]
+
+    def interrupted() -> bool:
+        asked.append(None)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        steps._stoppable(step, interrupted)
+    assert told == [True]
 
 
 def test_without_pycolmap_it_is_not_offered_and_says_how_to_get_it(

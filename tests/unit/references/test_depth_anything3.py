@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +22,7 @@ from explorer import references
 from explorer.camera import project
 from explorer.clip import Clip, clip_from_frames
 from explorer.errors import Cancelled, ReferenceError3D
-from explorer.references import Context, _da3_run, _published, depth_anything3
+from explorer.references import Context, _da3_run, _published, _room, depth_anything3
 from explorer.store import Store
 
 HERE = importlib.util.find_spec("depth_anything_3") is not None
@@ -111,7 +111,7 @@ def package(monkeypatch: pytest.MonkeyPatch) -> type[DepthAnything3]:
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(DepthAnything3, "seen", [])
     monkeypatch.setattr(DepthAnything3, "last", {})
-    _da3_run._load.cache_clear()
+    _room._kept.clear()
     return DepthAnything3
 
 
@@ -156,7 +156,10 @@ def test_depth_and_cameras_become_a_normalised_reconstruction(
 
 
 def test_what_was_estimated_is_kept_for_these_weights(
-    package: type[DepthAnything3], weights: Path, tmp_path: Path
+    package: type[DepthAnything3],
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     context = Context(store=Store(tmp_path / "store"))
     first = references.reconstruct("da3-base", clip(), context)
@@ -168,6 +171,22 @@ def test_what_was_estimated_is_kept_for_these_weights(
     save_file({**STATE, "model.1.bias": torch.full((1,), 9.0)}, weights)
     references.reconstruct("da3-base", clip(), context)
     assert len(package.seen) == 2
+    monkeypatch.setattr(depth_anything3, "_release", lambda: "0.2.0")
+    references.reconstruct("da3-base", clip(), context)
+    assert len(package.seen) == 3
+
+
+def test_a_stretched_clip_is_seen_in_its_true_shape(
+    package: type[DepthAnything3], weights: Path
+) -> None:
+    stretched = replace(clip(), fit="stretch", crop=(0, 0, 144, 512))
+
+    def decode(size: tuple[int, int]) -> Clip:
+        return clip_from_frames(np.zeros((4, *size, 3), dtype=np.uint8), name="finer")
+
+    found = references.reconstruct("da3-base", stretched, Context(decode=decode))
+    assert found is not None
+    assert found.size == (140, 504)
 
 
 def test_stop_is_asked_before_each_block(package: type[DepthAnything3], weights: Path) -> None:
@@ -189,7 +208,7 @@ def test_without_the_package_it_is_not_offered_and_says_how_to_get_it(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "da3-base" not in references.offered()
-    with pytest.raises(ReferenceError3D, match="pip install --no-deps depth-anything-3"):
+    with pytest.raises(ReferenceError3D, match="pip install --no-deps depth-anything-3==0.1.1"):
         references.reconstruct("da3-base", clip())
 
 
@@ -282,8 +301,7 @@ def test_the_package_itself_with_random_weights(
     save_model(network, str(tmp_path / "da3-small" / "model.safetensors"))  # as the hub does
     monkeypatch.setenv("EMERGE3D_WEIGHTS", str(tmp_path))
     monkeypatch.setattr(depth_anything3, "LONGEST", 126)
-    monkeypatch.setattr(_da3_run, "LONGEST", 126)
-    _da3_run._load.cache_clear()
+    _room._kept.clear()
     capfd.readouterr()
     found = references.reconstruct("da3-small", clip(3))
     assert capfd.readouterr().out == ""

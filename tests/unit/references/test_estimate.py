@@ -13,7 +13,7 @@ from explorer.camera import Cameras, unproject
 from explorer.clip import Clip, clip_from_frames
 from explorer.errors import Cancelled, NoReconstruction, ReferenceError3D
 from explorer.reconstruction import Reconstruction
-from explorer.references import Context, Entry, estimate
+from explorer.references import Context, Entry, colmap, estimate
 
 CLIP = clip_from_frames(np.zeros((9, 16, 24, 3), np.uint8), name="nobody's")
 ASKED = Context(frames=(0, 1, 5))
@@ -37,7 +37,8 @@ def found(source: str, at: list[int], **facts: Any) -> Reconstruction:
 
 
 def colmap_found(frames: list[int]) -> Reconstruction:
-    return found("colmap", frames, registered=len(frames), frames=9, reprojection_error_px=0.42)
+    facts = {"registered": len(frames), "frames": 9, "reprojection_error_px": 0.42}
+    return found("colmap", frames, **facts, note=colmap._note(facts))
 
 
 @pytest.fixture

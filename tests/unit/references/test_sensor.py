@@ -21,7 +21,7 @@ from explorer.references import Context
 def test_a_datasets_clip_has_the_datasets_geometry_and_its_unit_is_said(tmp_path: Path) -> None:
     truth = samples.write_transforms(tmp_path)
     clip = open_dataset(None, tmp_path).scene().clip(count=3, size=(24, 32))
-    assert references.suggest(clip) == "sensor"
+    assert references.who_knows(clip) == "sensor"
     found = references.reconstruct("sensor", clip)
     assert found is not None
     assert found.source == "transforms: depth maps"
@@ -40,7 +40,7 @@ def test_lengths_without_a_scale_are_not_called_metres(tmp_path: Path) -> None:
 
 def test_a_video_that_came_alone_is_unknown_to_it() -> None:
     clip = clip_from_frames(np.zeros((2, 8, 8, 3), np.uint8), name="black")
-    assert references.suggest(clip) is None
+    assert references.who_knows(clip) is None
     assert references.reconstruct("sensor", clip) is None
 
 

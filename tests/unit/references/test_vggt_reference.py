@@ -13,11 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from explorer import references
+from explorer.backbones import _memory
 from explorer.camera import project
 from explorer.clip import Clip, clip_from_frames
-from explorer.errors import Cancelled, ReferenceError3D
+from explorer.errors import Cancelled, NoReconstruction, ReferenceError3D
+from explorer.nets.pose import decode_pose
 from explorer.nets.vggt import VGGT, VGGTConfig
-from explorer.references import Context, _published, _vggt_files, _vggt_run, vggt
+from explorer.references import Context, _published, _room, _vggt_files, _vggt_run, vggt
 from explorer.references._turn import turn
 from explorer.store import Store
 
@@ -63,6 +65,7 @@ def weights(
     tmp_path: Path, state: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     monkeypatch.setenv("EMERGE3D_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(_room, "_kept", [])
     return write(tmp_path / "vggt", state)
 
 
@@ -167,6 +170,10 @@ def test_what_was_estimated_is_kept_per_weights_and_choice(
     write(weights, other)
     references.reconstruct("vggt", clip(), context)
     assert len(calls) == 3
+    (weights / "card.json").write_text(json.dumps({"input": [42, 70], "maps": [21, 35]}))
+    found = references.reconstruct("vggt", clip(), context)
+    assert found is not None
+    assert found.size == (21, 35)
 
 
 @pytest.mark.parametrize(
@@ -302,9 +309,72 @@ def test_weights_that_do_not_fit_are_refused(
 def test_too_little_memory_is_said_before_anything_is_loaded(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_vggt_run, "free", lambda device: 10_000)
+    monkeypatch.setattr(_memory, "free", lambda device: 10_000)
     monkeypatch.setattr(_vggt_run, "_load", None)
     with pytest.raises(ReferenceError3D, match="take fewer frames"):
+        references.reconstruct("vggt", clip())
+
+
+def test_weights_that_are_loaded_are_not_asked_for_again(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(monkeypatch)
+    asked: list[int] = []
+    make_room = _room.make_room
+
+    def noted(need: int, device: str, what: str) -> None:
+        asked.append(need)
+        make_room(need, device, what)
+
+    monkeypatch.setattr(_room, "make_room", noted)
+    for _ in range(2):
+        references.reconstruct("vggt", clip())
+    assert asked[0] - asked[1] == 4 * _vggt_run._parameters(TINY)
+
+
+def test_a_pass_that_runs_out_of_memory_is_no_traceback(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **named: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    small(monkeypatch)
+    monkeypatch.setattr(_vggt_run, "infer", full)
+    with pytest.raises(ReferenceError3D, match="5 frames by this VGGT do not fit"):
+        references.reconstruct("vggt", clip())
+
+
+@pytest.mark.parametrize("name", ["vggt", "vggt-point-head"])
+@pytest.mark.parametrize(
+    ("value", "kind", "message"),
+    [
+        (torch.inf, NoReconstruction, "no field of view in 1 of 5 frames"),
+        (torch.nan, ReferenceError3D, "not finite"),
+    ],
+)
+def test_cameras_that_are_not_finite_are_refused(
+    name: str,
+    value: float,
+    kind: type[Exception],
+    message: str,
+    weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def blind(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        pose, lens = decode_pose(*arguments)
+        lens[1, 0, 0] = value
+        return pose, lens
+
+    small(monkeypatch)
+    monkeypatch.setattr(_vggt_run, "decode_pose", blind)
+    with pytest.raises(kind, match=message):
+        references.reconstruct(name, clip())
+
+
+@pytest.mark.parametrize("size", [[42, 71], [0, 70], [42], "large", ["a", "b"]])
+def test_a_card_with_another_size_than_whole_patches_is_refused(size: Any, weights: Path) -> None:
+    (weights / "card.json").write_text(json.dumps({"input": size}))
+    with pytest.raises(ReferenceError3D, match=r"card\.json"):
         references.reconstruct("vggt", clip())
 
 
