@@ -413,6 +413,7 @@ def extract(
     layers: Sequence[int],
     sigma: float,
     seed: int = 0,
+    tap: str = "block",
     device: str = "auto",
     dtype: str = "float32",
     should_stop: Callable[[], bool] = never,
@@ -420,8 +421,10 @@ def extract(
     """Load a backbone and extract features of the wanted layers: `load`, then `Backbone.extract`.
 
     Raises:
-        BackboneError: the backbone, layers, sigma or frame count do not fit.
+        BackboneError: the backbone, layers, sigma, tap or frame count do not fit.
         Cancelled: `should_stop` became true.
     """
     model = load(backbone, device=device, dtype=dtype)
-    return model.extract(clip, layers=layers, sigma=sigma, seed=seed, should_stop=should_stop)
+    return model.extract(
+        clip, layers=layers, sigma=sigma, seed=seed, tap=tap, should_stop=should_stop
+    )
