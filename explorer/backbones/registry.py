@@ -53,10 +53,21 @@ class Entry:
     tiny: Callable[[Path], None] | None
 
     def adapted(self, folder: Path) -> BackboneCard:
-        """The card of the weights in a folder."""
+        """The card of the weights in a folder.
+
+        Raises:
+            BackboneError: they are missing, broken, incomplete or of another model.
+        """
         if self.adapt is None:
             return self.card
-        return _memory.with_need(self.adapt(self.card, folder))
+        try:
+            return _memory.with_need(self.adapt(self.card, folder))
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise BackboneError(
+                f"a config.json in {folder} is incomplete or not of {self.card.id} ({reason}): "
+                "fetch it again, or give the folder of this model"
+            ) from None
 
     def lacks(self, folder: Path) -> str:
         """What a folder has not of the files, for an empty prompt; nothing where it has them all.
@@ -163,7 +174,7 @@ def card(backbone: str, *, weights: Path | None = None) -> BackboneCard:
             does not hold such weights.
     """
     entry = _entry(backbone)
-    if weights is None or entry.adapt is None:
+    if weights is None:
         return entry.card
     return entry.adapted(_weights.find_weights(entry.card, weights, lacks=entry.lacks))
 
@@ -316,9 +327,11 @@ def load(
         target: everything that can be chosen, instead of device and dtype.
 
     Raises:
-        BackboneError: unknown id, the weights are missing or broken, or do not fit into memory.
+        BackboneError: unknown id or dtype, the weights are missing or broken, or do not fit into
+            memory. Nothing of them stays there, also while the error is kept.
     """
     asked = target or Target(device=device, dtype=dtype)
+    _memory.check_dtypes(asked)
     entry, fitting, found = _found(backbone, replace(asked, device=resolve_device(asked.device)))
     key = (backbone, found)
     with _guard:
@@ -329,7 +342,16 @@ def load(
         if model is None:
             if fitting.source is not None:
                 _make_room(fitting, found)
-            model = entry.loader(fitting, found)
+            try:
+                model = entry.loader(fitting, found)
+            except BackboneError as error:
+                # The frames of the loaders hold what they had read.
+                raise error.with_traceback(None) from None
+            except (MemoryError, RuntimeError) as error:
+                if not _memory.is_shortage(error):
+                    raise
+                error.with_traceback(None)
+                raise _memory.shortage(fitting) from None
             with _guard:
                 _loaded[key] = model
         return model
@@ -391,6 +413,7 @@ def extract(
     layers: Sequence[int],
     sigma: float,
     seed: int = 0,
+    tap: str = "block",
     device: str = "auto",
     dtype: str = "float32",
     should_stop: Callable[[], bool] = never,
@@ -398,8 +421,10 @@ def extract(
     """Load a backbone and extract features of the wanted layers: `load`, then `Backbone.extract`.
 
     Raises:
-        BackboneError: the backbone, layers, sigma or frame count do not fit.
+        BackboneError: the backbone, layers, sigma, tap or frame count do not fit.
         Cancelled: `should_stop` became true.
     """
     model = load(backbone, device=device, dtype=dtype)
-    return model.extract(clip, layers=layers, sigma=sigma, seed=seed, should_stop=should_stop)
+    return model.extract(
+        clip, layers=layers, sigma=sigma, seed=seed, tap=tap, should_stop=should_stop
+    )
