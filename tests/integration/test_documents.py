@@ -107,8 +107,10 @@ def options_of(module: str, given: list[str] | None, monkeypatch: pytest.MonkeyP
 
 def _import(module: str) -> Any:
     if not module.startswith("benchmarks."):
-        name = f"{module}.__main__" if module == "app" else module
-        return importlib.import_module(name)
+        spec = importlib.util.find_spec(module)
+        assert spec is not None
+        package = spec.submodule_search_locations is not None
+        return importlib.import_module(f"{module}.__main__" if package else module)
     path = REPOSITORY / f"{module.replace('.', '/')}.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None

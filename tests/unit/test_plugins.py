@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -195,8 +196,9 @@ def test_neither_metadata_nor_modules_of_the_current_folder_count(
     install(here, "lab_one", CARD.format(id="chance"), version="2")
     install(installed, "lab_one", CARD.format(id="mine"), version="1")
     monkeypatch.syspath_prepend(installed)
-    # `python -m pytest` is a run of a module, which has the folder's path in front.
     monkeypatch.syspath_prepend(entry and here)
+    # A run of a module, `python -m`, has the folder's path in front.
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec("run", None))
     monkeypatch.chdir(here)
     path = list(sys.path)
     (plugin,) = plugins.load()
