@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     from app.server import serve
 
+    # A terminated server removes its temporary folders as an interrupted one does.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         return serve(host=options.host, port=options.port, allowed_hosts=options.allowed_host)
     except KeyboardInterrupt:

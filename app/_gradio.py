@@ -13,12 +13,18 @@ import inspect
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("DO_NOT_TRACK", "1")
+# Uploads and thumbnails lie in a folder of this process and go with it. Gradio's own is one for all
+# users and servers of a machine: who stops last leaves their videos there, who cleans up first
+# breaks the other's pictures.
+_files = tempfile.TemporaryDirectory(prefix="emerge3d-page-")
+os.environ["GRADIO_TEMP_DIR"] = _files.name
 
 
 @contextmanager

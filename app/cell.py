@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from html import escape
 
+from explorer import plugins
 from explorer.backbones import registry
 from explorer.backbones.base import BackboneCard
 from explorer.probe.checkpoint import ProbeCard, find_probe, list_probes
@@ -32,6 +34,19 @@ def about(backbone: str) -> str:
         f"<div class='about' title='{escape(facts)}'><b>{escape(card.title)}.</b> "
         f"{escape(card.note)}</div>"
     )
+
+
+def found_plugins() -> str:
+    """A line on what came from outside this project and what is left out; empty without any."""
+    known = plugins.load()
+    given = [
+        f"{', '.join(itertools.chain(*each.registered.values()))} ({each.name})"
+        for each in known
+        if each.error is None
+    ]
+    lines = [f"From plugins: {'; '.join(given)}."] if given else []
+    lines += [f"{each.error}." for each in known if each.error is not None]
+    return "".join(f"<p class='note'>{escape(line)}</p>" for line in lines)
 
 
 def _noise(card: BackboneCard, sigma: float) -> str:

@@ -206,6 +206,9 @@ def _cell_controls(parts: dict[str, Any], first: Any) -> None:
             "errors are given without those pixels too.</p>"
         )
     parts["about"] = gr.HTML(cell.about(first.id), elem_id="about")
+    foreign = cell.found_plugins()
+    if foreign:
+        gr.HTML(foreign, elem_id="plugins")
     parts["layer"] = gr.Slider(
         0,
         max(first.layers - 1, 1),

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 SUFFIX = ".tmp"
 MODE = 0o644
@@ -77,6 +78,22 @@ def discard(temporary: Path) -> None:
     """Leave nothing behind; quiet, so that it hides no error on whose account it is called."""
     with suppress(OSError):
         temporary.unlink(missing_ok=True)
+
+
+def lock(file: IO[Any]) -> bool:
+    """Whether an open file is this process's own until it closes it or dies.
+
+    Where there are no such locks, one writer is the user's care.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

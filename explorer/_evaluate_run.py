@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from explorer._evaluate_scenes import (
     training_geometry,
 )
 from explorer._evaluate_table import METRICS
+from explorer._machine import metric_threads
 from explorer.backbones import registry
 from explorer.backbones.base import Backbone
 from explorer.correspondence import correspondence_summary
@@ -129,8 +129,7 @@ class Evaluation:
             for of_cell in seeds
         ]
         self.ridges = [self._ridge(card) for card in cards]
-        # A GPU waits for metrics, which are numpy: the more at a time the better.
-        self._workers = ThreadPoolExecutor(1 if device == "cpu" else min(16, os.cpu_count() or 1))
+        self._workers = ThreadPoolExecutor(metric_threads(device))
 
     def _hash(self, backbone: str) -> str:
         return self.backbones[backbone].weights_hash

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from explorer import plugins
 from explorer.backbones.base import hash_arrays
 from explorer.camera import Cameras
 from explorer.features import Features
@@ -62,6 +63,7 @@ def latents_key(
         "device": device_type(device),
         "torch": versions()["torch"],
         "diffusers": versions()["diffusers"],
+        **plugins.key("backbone", card.id),
     }
 
 
@@ -89,6 +91,7 @@ def features_key(
         "torch": versions()["torch"],
         "diffusers": versions()["diffusers"],
         "transformers": versions()["transformers"],
+        **plugins.key("backbone", card.id),
     }
 
 

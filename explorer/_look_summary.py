@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from explorer import plugins
 from explorer._look_cache import versions
 from explorer.backbones import registry
 
@@ -100,6 +101,7 @@ def _cell(features: Features) -> dict[str, Any]:
             "kind": registry.card(features.backbone).kind,
             "hash": features.backbone_hash,
             "trained": features.provenance.get("trained"),
+            **plugins.provenance("backbone", features.backbone),
         },
         "layer": features.layer,
         "sigma": features.sigma,
@@ -135,3 +137,12 @@ def peak_device_memory(device: str) -> int | None:
     import torch
 
     return int(torch.cuda.max_memory_allocated(device))
+
+
+def forget_peak(device: str) -> None:
+    """Count `peak_device_memory` from here; nothing on the CPU, whose peak the system keeps."""
+    if device.startswith("cuda"):
+        import torch
+
+        if torch.cuda.is_initialized():  # else there is nothing to forget, and torch would raise
+            torch.cuda.reset_peak_memory_stats(device)

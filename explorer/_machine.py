@@ -24,6 +24,11 @@ def describe_machine(device: str = "cpu") -> dict[str, Any]:
     }
 
 
+def metric_threads(device: str) -> int:
+    """How many metrics are computed at a time: a GPU waits for them, and they are numpy."""
+    return 1 if device == "cpu" else min(16, os.cpu_count() or 1)
+
+
 def cpu_model() -> str:
     """The processor's name as the system tells it."""
     try:

@@ -1,4 +1,4 @@
-"""The command line: `emerge3d app | look | prepare | train | eval | view | backbones | ...`."""
+"""The command line: `emerge3d app | look | sweep | prepare | train | eval | view | ...`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from explorer.commands.eval import Eval
 from explorer.commands.look import Look
 from explorer.commands.prepare import Prepare
 from explorer.commands.references import References
+from explorer.commands.sweep import Sweep
 from explorer.commands.train import Train
 from explorer.commands.view import View
 from explorer.errors import EmergeError
@@ -21,7 +22,7 @@ from explorer.errors import EmergeError
 BAD_INPUT = 2  # also what tyro exits with when the options themselves are wrong
 INTERRUPTED = 130
 
-Command = App | Look | Prepare | Train | Eval | View | Backbones | References | Doctor
+Command = App | Look | Sweep | Prepare | Train | Eval | View | Backbones | References | Doctor
 
 
 def parse(argv: Sequence[str] | None = None) -> Command:

@@ -39,5 +39,13 @@ class ComparisonError(EmergeError):
     """The prediction and the reference have nothing in common that could be compared."""
 
 
+class SweepError(EmergeError):
+    """The sweep cannot be made as it is asked, or its file is another's."""
+
+
+class PluginError(EmergeError):
+    """A plugin cannot be imported, or takes an id that exists; all else goes on without it."""
+
+
 class Cancelled(EmergeError):
     """The caller asked to stop; nothing was stored for the unfinished step."""

@@ -1,7 +1,7 @@
 """Probes on the held-out side of prepared data: the protocol of arXiv 2512.19949, made repeatable.
 
-Each scene is compared at the few frames that it is always evaluated at, with the metrics of this
-project and with the published ones.
+Each scene is compared at a few frames of its own, the same ones for every backbone, with the
+metrics of this project and with the published ones.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from explorer import plugins
 from explorer._evaluate_table import differences, interval_note, summarize
 from explorer.errors import ComparisonError, ProbeError
 from explorer.evaluate import cell_id, choose
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from explorer.backbones._options import Target
     from explorer.data.prepared.scene import PreparedScene
     from explorer.data.readers.prepared import Prepared
+    from explorer.data.splits import Split
     from explorer.probe.checkpoint import ProbeCard
     from explorer.reconstruction import Reconstruction
 
@@ -36,9 +39,10 @@ def evaluate_prepared(
     *,
     target: Target,
     features: Path,
-    side: str = "test",
+    side: str | None = None,
     clips: int = 64,
     on_cell: Callable[[str, int], None] = lambda cell, scenes: None,
+    on_scene: Callable[[int, int, str], None] = lambda done, total, name: None,
 ) -> dict[str, Any]:
     """Compare probes with the geometry of scenes that none of them was trained on.
 
@@ -47,13 +51,15 @@ def evaluate_prepared(
         store: the prepared data.
         target: device and weights of the backbones.
         features: folder where features are kept, as in training.
-        side: of the store's split.
-        clips: scenes at most, the first of the side.
+        side: of the store's split; "test" where there is one, else "val", when None.
+        clips: scenes at most; of more on the side those with the lowest hashes.
         on_cell: called with a cell and its number of scenes before it is evaluated.
+        on_scene: called with (done, total, name) when features of a scene of it are there.
 
     Returns:
         JSON-ready like `explorer.evaluate.evaluate`: per cell the means with intervals over scenes
-        and the values of every scene, and paired differences of the backbones' best cells.
+        and the values of every scene, in the order of "scenes" (None where a cell has none), and
+        paired differences of the backbones' best cells. "frames" are those of each scene.
         `point_error` ... are geometric, `published_point_error` ... as the paper's code computes.
 
     Raises:
@@ -61,24 +67,37 @@ def evaluate_prepared(
         ProbeError: no probe, no scene, or a probe that does not fit its backbone.
         BackboneError: a backbone cannot be loaded.
     """
+    from explorer.backbones import registry
     from explorer.probe.training_split import check_held_out
 
     if not cards:
         raise ProbeError("no probe to evaluate: name at least one")
     begin = time.perf_counter()
     split = store.split
-    scenes = store.side(side)[:clips]
+    side = held_out_side(split) if side is None else side
+    scenes = store.side(side, most=clips)
     if not scenes:
         raise ProbeError(
             f"no scene of {store.root} is on the side {side!r}; there are: "
             + ", ".join(f"{name} ({len(each)})" for name, each in split.sides.items())
+            + "; of few places another --split-seed of emerge3d prepare holds some out"
         )
     identities = {scene.identity for scene in scenes}
     notes = check_held_out(cards, [s for s in split.sides[side] if s.identity in identities])
-    cells = []
-    for card in cards:
+    targets = [replace(target, dtype=card.data.get("dtype", target.dtype)) for card in cards]
+    drawn_from = min(
+        _seen(card, scene, each)
+        for card, each in zip(cards, targets, strict=True)
+        for scene in scenes
+    )
+    cells: list[dict[str, Any]] = []
+    frames: dict[str, list[int]] = {}
+    for number, card in enumerate(cards):
         on_cell(cell_id(card), len(scenes))
-        cells.append(_cell(card, scenes, target, features, notes))
+        cell, frames = _cell(card, scenes, targets[number], features, drawn_from, notes, on_scene)
+        cells.append(cell)
+        if not any(card.backbone == other.backbone for other in cards[number + 1 :]):
+            registry.unload(card.backbone)
     chosen = choose(cards)
     if chosen["by"] and any(card.data.get("validation_side") == side for card in cards):
         where = f"Best cells have the lowest {chosen['by']} on their cards, measured on this side: "
@@ -95,6 +114,7 @@ def evaluate_prepared(
         },
         "clips": len(scenes),
         "scenes": [scene.name for scene in scenes],
+        "frames": frames,
         "chosen": chosen,
         "cells": cells,
         "baselines": [],
@@ -128,13 +148,30 @@ def published_metrics(
     return {name: _finite(found.get(name)) for name in PUBLISHED}
 
 
+def held_out_side(split: Split) -> str:
+    """The side to evaluate on where none is named; some datasets only publish a "val"."""
+    return next((side for side in ("test", "val") if split.sides.get(side)), "test")
+
+
+def _seen(card: ProbeCard, scene: PreparedScene, target: Target) -> int:
+    """How many frames of a scene the backbone of a probe reaches over."""
+    from explorer.backbones import registry
+    from explorer.probe.clip_window import frames_seen
+
+    backbone = registry.fitting_card(card.backbone, target)
+    return frames_seen(backbone, len(scene), card.data.get("stride"))
+
+
 def _cell(
     card: ProbeCard,
     scenes: Sequence[PreparedScene],
     target: Target,
     features: Path,
+    drawn_from: int,
     notes: list[str],
-) -> dict[str, Any]:
+    on_scene: Callable[[int, int, str], None],
+) -> tuple[dict[str, Any], dict[str, list[int]]]:
+    """What is found of one cell, and the frames of each scene that it was found at."""
     from explorer.backbones import registry
     from explorer.probe.checkpoint import load_probe
     from explorer.probe.examples import Cell, Examples
@@ -149,16 +186,26 @@ def _cell(
         map_size=probe.config.size_for(backbone.token_grid),
         folder=features,
         stride=card.data.get("stride"),
-        views=int(card.data.get("views", 4)),
+        drawn_from=drawn_from,
+        on_scene=on_scene,
     )
-    notes += [f"{name} left out: {why}" for name, why in found.skipped.items()]
+    if found.enlarged and found.enlarged not in notes:
+        notes.append(found.enlarged)
+    notes += [f"{cell_id(card)}: {name} left out: {why}" for name, why in found.skipped.items()]
+    index_of = {item.scene: index for index, item in enumerate(found.items)}
     values: dict[str, list[float | None]] = {name: [] for name in (*GEOMETRIC, *PUBLISHED)}
-    for index in range(len(found)):
+    for scene in scenes:
+        index = index_of.get(scene.name)
+        if index is None:  # keeps its place: scenes are paired by it
+            for column in values.values():
+                column.append(None)
+            continue
         seen, reference = found.evaluation(index)
         _append(values, predict(probe, seen, card=card), reference)
-    return {
+    cell = {
         "id": cell_id(card),
         "backbone": card.backbone,
+        **plugins.provenance("backbone", card.backbone),
         "layer": card.layer,
         "sigma": card.sigma,
         "probe": card.sha256,
@@ -168,6 +215,7 @@ def _cell(
         "metrics": summarize(values),
         "per_clip": values,
     }
+    return cell, {name: found.evaluation_frames(index).tolist() for name, index in index_of.items()}
 
 
 def _append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,19 +59,20 @@ class Features:
         return row, column
 
 
+_RANGE = re.compile(r"(\d+)-(\d+)(?::([1-9]\d*))?")
+
+
 def resolve_layers(layers: list[int] | str, count: int) -> list[int]:
-    """0-based layers out of a list with negative indices, "all", or "1,3,-1".
+    """0-based layers out of a list with negative indices, "all", or words like "1,3,-1,8-20:4".
 
     Raises:
         BackboneError: a layer is outside the model's `count` blocks or not a number.
+
+    >>> resolve_layers("0-6:3,-1", 10)
+    [0, 3, 6, 9]
     """
     if isinstance(layers, str):
-        if layers == "all":
-            return list(range(count))
-        try:
-            layers = [int(part) for part in layers.split(",")]
-        except ValueError:
-            raise BackboneError(f"layers {layers!r}: give numbers like 1,3,5 or all") from None
+        layers = list(range(count)) if layers == "all" else _numbers(layers)
     resolved = sorted({layer + count if layer < 0 else layer for layer in layers})
     outside = [layer for layer in resolved if not 0 <= layer < count]
     if outside or not resolved:
@@ -78,3 +80,23 @@ def resolve_layers(layers: list[int] | str, count: int) -> list[int]:
             f"layer {outside or layers} does not exist: this model has layers 0 to {count - 1}"
         )
     return resolved
+
+
+def _numbers(text: str) -> list[int]:
+    """Numbers and ranges "first-last" or "first-last:step", the last one included."""
+    found: list[int] = []
+    for word in text.split(","):
+        span = _RANGE.fullmatch(word.strip())
+        try:
+            if span is None:
+                found.append(int(word))
+                continue
+            first, last, step = (int(part or 1) for part in span.groups())
+            if last < first:
+                raise ValueError
+        except ValueError:
+            raise BackboneError(
+                f"layers {text!r}: give numbers like 1,3,5, ranges like 0-29 or 0-29:3, or all"
+            ) from None
+        found += range(first, last + 1, step)
+    return found

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from html import escape
 from typing import Any
 
 PAPER = "rgba(0,0,0,0)"  # the page's own background shows through
 INK = "#808080"
 MARK = "#f08c1e"
-COLORS = "Viridis_r"  # bright where the error is low
+COLORS = "Viridis"
 MARK_SIGN = "≈ "
 TICK_GAP = 0.07  # of the colour bar's length: a line of text
 
@@ -25,6 +26,7 @@ def layer_sigma_map(
     details: Mapping[tuple[int, float], str] | None = None,
     marked: Collection[tuple[int, float]] = (),
     others: Mapping[str, float] | None = None,
+    low_is_better: bool = True,
 ) -> dict[str, Any]:
     """Heatmap of one number for each (layer, sigma) cell.
 
@@ -39,6 +41,7 @@ def layer_sigma_map(
         marked: cells whose number has a `MARK_SIGN` before it.
         others: numbers to compare with, by name: the colours span them too, and the colour bar
             names them where they stand.
+        low_is_better: whether low or high numbers are bright.
 
     Returns:
         A Plotly figure as JSON-ready dict. Cell (i, j) carries [layer, sigma] in `customdata`.
@@ -66,6 +69,7 @@ def layer_sigma_map(
         "hovertemplate": "layer %{y}, sigma %{x}: %{text}%{hovertext}<extra></extra>",
         "hoverongaps": False,
         "colorscale": COLORS,
+        "reversescale": low_is_better,
         "xgap": 2,
         "ygap": 2,
         "colorbar": {"thickness": 10, "outlinewidth": 0},
@@ -116,16 +120,27 @@ def _scale(known: Sequence[float], others: Mapping[str, float], digits: int) -> 
     }
 
 
-def to_html(figure: dict[str, Any]) -> str:
-    """A page of its own that needs no network.
+def to_html(*figures: dict[str, Any], title: str = "Emerge3D") -> str:
+    """A page of its own that needs no network, with as many figures in a row as there is room for.
 
     Raises:
-        ValueError: the figure has a property that Plotly does not know.
+        ValueError: a figure has a property that Plotly does not know.
     """
     import plotly.graph_objects as go
     import plotly.io as pio
 
-    return str(pio.to_html(go.Figure(figure), include_plotlyjs=True, full_html=True))
+    parts = [
+        pio.to_html(
+            go.Figure(figure),
+            config={"displayModeBar": False},
+            include_plotlyjs=number == 0,
+            full_html=False,
+        )
+        for number, figure in enumerate(figures)
+    ]
+    style = "<style>body { display: flex; flex-wrap: wrap; }</style>"
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title>{style}'
+    return f"<!doctype html>\n<html><head>{head}</head>\n<body>{''.join(parts)}</body></html>\n"
 
 
 def _layout(title: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING
 from explorer._images import IMAGE_SUFFIXES
 from explorer.assets import assets_root
 from explorer.clip import Clip, Fit, VideoInfo, inspect_video, load_clip
+from explorer.errors import DatasetError
 
 if TYPE_CHECKING:
     from explorer._limits import Limits
+    from explorer.data.dataset import Dataset
     from explorer.data.scene import Scene
 
 SEPARATOR = "::"
@@ -86,17 +89,66 @@ def open_source(path: str | Path) -> Source:
         from explorer.data.dataset import open_dataset
 
         return Source(path, open_dataset(None, folder).scene(name))
-    if path.suffix.lower() in _FILES and path.is_file():
-        from explorer.data.dataset import open_dataset
+    dataset = _dataset(path)
+    if dataset is not None:
+        return Source(path, dataset.scene())
+    return Source(path if path.is_dir() else _shipped(path))
 
-        return Source(path, open_dataset(None, path).scene())
-    if path.is_dir() and not _only_images(path):
-        from explorer.data.dataset import detect, open_dataset
 
-        if detect(path) is not None:
-            return Source(path, open_dataset(None, path).scene())
-        return Source(path)
-    return Source(_shipped(path))
+@dataclass(frozen=True)
+class Listed:
+    """One of several sources, opened when its turn comes.
+
+    Attributes:
+        name: what `open_source` would take.
+        open: raises like `open_source`.
+    """
+
+    name: str
+    open: Callable[[], Source]
+
+
+def open_sources(
+    path: str | Path, *, side: str | None = None, clips: int | None = None
+) -> list[Listed]:
+    """What a path names; where it names a dataset with several scenes, each of them.
+
+    Args:
+        path: see `open_source`.
+        side: of a dataset's split; only the scenes on it.
+        clips: so many of a dataset's scenes, the first.
+
+    Raises:
+        DatasetError: no such side, or a path that has none.
+    """
+    dataset = None if SEPARATOR in str(path) else _dataset(Path(path))
+    if dataset is None:
+        if side is not None:
+            raise DatasetError(f"{path} has no side {side!r}: only a whole dataset has sides")
+        return [Listed(str(path), lambda: open_source(path))]
+    found = [entry for entry in dataset.entries if side in (None, entry.split)]
+    if not found:
+        sides = sorted({entry.split for entry in dataset.entries if entry.split})
+        raise DatasetError(
+            f"{path} has no scene on the side {side!r}; sides: {', '.join(sides) or 'none'}"
+            if dataset.entries
+            else f"{path} holds no scene of {dataset.card.id}: {dataset.card.layout}"
+        )
+
+    def opener(name: str) -> Callable[[], Source]:
+        return lambda: Source(Path(path), dataset.scene(name))
+
+    return [Listed(f"{path}{SEPARATOR}{entry.name}", opener(entry.name)) for entry in found[:clips]]
+
+
+def _dataset(path: Path) -> Dataset | None:
+    """The dataset that a path names, None for a video or a folder of pictures."""
+    file = path.suffix.lower() in _FILES and path.is_file()
+    if not file and not (path.is_dir() and not _only_images(path)):
+        return None
+    from explorer.data.dataset import detect, open_dataset
+
+    return open_dataset(None, path) if file or detect(path) is not None else None
 
 
 def _only_images(folder: Path) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,29 @@ def media() -> Path:
     if not folder.is_dir():
         pytest.skip("no folder of real clips: set EMERGE3D_MEDIA to one")
     return folder
+
+
+@pytest.fixture
+def no_plugins_yet(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Plugins are looked for anew, and what they register is gone after the test."""
+    from explorer import plugins, references
+    from explorer.backbones import registry
+    from explorer.data import dataset
+
+    monkeypatch.setattr(registry, "_entries", dict(registry.shipped()))
+    monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setattr(references, "_references", dict(references.shipped()))
+    monkeypatch.setattr(dataset, "_readers", dict(dataset.shipped()))
+    monkeypatch.setattr(plugins, "_found", [])
+    monkeypatch.setattr(plugins, "_begun", False)
+    monkeypatch.delenv("EMERGE3D_PLUGINS", raising=False)
+    yield
+    own = str(tmp_path_factory.getbasetemp())
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(own):
+            del sys.modules[name]
 
 
 def moving_frames(count: int, height: int, width: int) -> np.ndarray:

@@ -68,27 +68,14 @@ def fill(
     Raises:
         BackboneError: names are missing or unexpected, or a shape differs; nothing is kept then.
     """
-    wanted = network.state_dict()
-    full = tuple(getattr(network, "_keep_in_fp32_modules", None) or ())
     place = "cpu" if offload else device
-    seen: set[str] = set()
-    problems: list[str] = []
-    for name, tensor in tensors:
-        if name not in wanted:
-            problems.append(f"unexpected {name}")
-            continue
-        if tensor.shape != wanted[name].shape:
-            shapes = f"{tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}"
-            problems.append(f"{name} has shape {shapes}")
-            continue
-        seen.add(name)
-        kind = torch.float32 if set(full) & set(name.split(".")) else DTYPES[dtype]
-        if not tensor.is_floating_point():
-            kind = tensor.dtype
-        _assign(network, name, tensor.to(device=place, dtype=kind))
-    problems += [f"missing {name}" for name in wanted if name not in seen]
+    problems = ["its files could not be read"]
+    try:
+        problems = _put(network, tensors, place=place, dtype=dtype)
+    finally:
+        if problems:
+            network.to("meta")  # an error that is kept keeps this frame, too
     if problems:
-        network.to("meta")
         shown = "; ".join(problems[:_SHOWN])
         more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise BackboneError(f"the weights in {where} do not fit {model}: {shown}{more}")
@@ -112,6 +99,30 @@ def fill(
         # The default of cuDNN, 10-bit mantissas, would show against the CPU in every layer.
         torch.backends.cudnn.allow_tf32 = False
     return network
+
+
+def _put(
+    network: Any, tensors: Iterator[tuple[str, torch.Tensor]], *, place: str, dtype: str
+) -> list[str]:
+    """Cast, place and assign tensors as they arrive; which ones are missing or do not fit."""
+    wanted = network.state_dict()
+    full = set(getattr(network, "_keep_in_fp32_modules", None) or ())
+    seen: set[str] = set()
+    problems: list[str] = []
+    for name, tensor in tensors:
+        if name not in wanted:
+            problems.append(f"unexpected {name}")
+            continue
+        if tensor.shape != wanted[name].shape:
+            shapes = f"{tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}"
+            problems.append(f"{name} has shape {shapes}")
+            continue
+        seen.add(name)
+        kind = torch.float32 if full & set(name.split(".")) else DTYPES[dtype]
+        if not tensor.is_floating_point():
+            kind = tensor.dtype
+        _assign(network, name, tensor.to(device=place, dtype=kind))
+    return problems + [f"missing {name}" for name in wanted if name not in seen]
 
 
 @torch.no_grad()
@@ -149,7 +160,7 @@ def shards(paths: Sequence[Path]) -> Iterator[tuple[str, torch.Tensor]]:
             continue
         try:
             with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 (no mapping)
+                for name in file.keys():  # noqa: SIM118
                     yield name, file.get_tensor(name)
         except BackboneError:
             raise

@@ -15,7 +15,6 @@ from explorer.backbones._latents import LatentModel, compute_provenance, to_vide
 from explorer.backbones._options import Target
 from explorer.backbones._wan_files import DTYPES
 from explorer.backbones.base import BackboneCard, Hashes, never, resize_frames, slot_map
-from explorer.errors import BackboneError
 from explorer.noise import Schedule
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def encode_clip(
 
     Args:
         vae: diffusers' VAE.
-        video: in [-1, 1].
+        video: in [-1, 1], in the dtype that the encoder wants.
         mean: (z,) of the latents.
         std: (z,) of the latents.
         should_stop: asked before the encoder (of each tile) and each of its levels.
@@ -46,7 +45,7 @@ def encode_clip(
     with ExitStack() as stack:
         for module in (vae.encoder, *vae.encoder.down_blocks):
             stack.enter_context(checked_before(module, should_stop))
-        mode = vae.encode(video.to(vae.dtype)).latent_dist.mode().float()
+        mode = vae.encode(video).latent_dist.mode().float()
     shape = (1, -1, 1, 1, 1)
     center, spread = (value.to(mode).view(shape) for value in (mean, std))
     normalised: torch.Tensor = (mode - center) * vae.config.scaling_factor / spread
@@ -91,23 +90,22 @@ class ClipLatentModel(LatentModel):
     def blocks(self) -> list[Any]:
         return list(self.transformer.transformer_blocks)
 
+    @property
+    def pixel_dtype(self) -> torch.dtype:
+        """What the VAE's encoder is given."""
+        dtype: torch.dtype = self.vae.dtype
+        return dtype
+
     def latent_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(mean, std) of the VAE's latents, each (z,)."""
         config = self.vae.config
         return torch.tensor(config.latents_mean), torch.tensor(config.latents_std)
 
-    def check_latents(self, clip: Clip, latents: Float[np.ndarray, "z S hl wl"]) -> None:
-        card = self.card
-        slots = slot_map(len(clip.frames), card.frame_step)[1]
+    def latent_shape(self, frame_count: int) -> tuple[int, int, int, int]:
+        slots = len(slot_map(frame_count, self.card.frame_step)[1])
         scale = self.vae.spatial_compression_ratio
-        height, width = card.input_size
-        channels = self.vae.config.latent_channels
-        expected = (channels, len(slots), height // scale, width // scale)
-        if latents.shape != expected:
-            raise BackboneError(
-                f"these latents have shape {latents.shape}; {card.id} needs {expected} for this "
-                "clip: encode the clip again"
-            )
+        height, width = self.card.input_size
+        return self.vae.config.latent_channels, slots, height // scale, width // scale
 
     def _encode(
         self, clip: Clip, should_stop: Callable[[], bool]
@@ -115,5 +113,7 @@ class ClipLatentModel(LatentModel):
         self.encoder_calls += 1
         video = to_video(resize_frames(clip.frames, self.card.input_size), self.device)
         mean, std = self.latent_statistics()
-        latents = encode_clip(self.vae, video, mean=mean, std=std, should_stop=should_stop)[0]
+        latents = encode_clip(
+            self.vae, video.to(self.pixel_dtype), mean=mean, std=std, should_stop=should_stop
+        )[0]
         return np.ascontiguousarray(latents.cpu().numpy())

@@ -13,7 +13,6 @@ from explorer.backbones._cogvideox_frames import Recipe
 from explorer.backbones._hooks import checked_before, run_blocks
 from explorer.backbones._latents import LatentModel, compute_provenance, to_float16, to_video
 from explorer.backbones.base import BackboneCard, never, resize_frames
-from explorer.errors import BackboneError
 from explorer.noise import NoiseLevel, Schedule
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def encode_video(
     *,
     should_stop: Callable[[], bool] = never,
 ) -> Float[torch.Tensor, "B z S h w"]:
-    """Posterior mean times the VAE's scaling factor (divided by it where the VAE says so).
+    """Posterior mean times the VAE's scaling factor.
 
     Raises:
         Cancelled: `should_stop` became true; asked before each chunk of eight frames (and tile).
@@ -41,7 +40,7 @@ def encode_video(
     with checked_before(vae.encoder, should_stop):
         mean: torch.Tensor = vae.encode(video.to(vae.dtype)).latent_dist.mode().float()
     factor: float = vae.config.scaling_factor
-    return mean / factor if vae.config.invert_scale_latents else mean * factor
+    return mean * factor
 
 
 def rotary(
@@ -137,17 +136,12 @@ class CogVideoXBackbone(LatentModel):
     def slots(self, frame_count: int) -> tuple[np.ndarray, np.ndarray]:
         return self.recipe.slots(frame_count)
 
-    def check_latents(self, clip: Clip, latents: Float[np.ndarray, "z S hl wl"]) -> None:
-        clips = self.recipe.clips(len(clip.frames))
+    def latent_shape(self, frame_count: int) -> tuple[int, int, int, int]:
+        clips = self.recipe.clips(frame_count)
         slots = sum((len(frames) + 3) // 4 for frames in clips) + self.recipe.first_frame
         patch = self.transformer.config.patch_size
-        rows, columns = (patch * count for count in self.card.token_grid)
-        expected = (self.latent_channels, slots, rows, columns)
-        if latents.shape != expected:
-            raise BackboneError(
-                f"these latents have shape {latents.shape}; {self.card.id} needs {expected} for "
-                "this clip: encode the clip again"
-            )
+        rows, columns = self.card.token_grid
+        return self.latent_channels, slots, patch * rows, patch * columns
 
     def _encode(
         self, clip: Clip, should_stop: Callable[[], bool]
@@ -161,6 +155,9 @@ class CogVideoXBackbone(LatentModel):
             encode_video(self.vae, to_video(part, self.device), should_stop=should_stop)[0]
             for part in parts
         ]
+        if self.recipe.first_frame and self.vae.config.invert_scale_latents:
+            # Some were trained with the first frame's latents divided; a video's are never.
+            latents[0] = latents[0] / self.vae.config.scaling_factor**2
         return np.asarray(torch.cat(latents, dim=1).cpu().numpy())
 
     def with_noise(

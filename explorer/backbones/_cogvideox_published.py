@@ -39,17 +39,25 @@ def mixed(digest: str, text: str) -> str:
     return hashlib.sha256(f"{digest} {text}".encode()).hexdigest()
 
 
-def adapt(card: BackboneCard, folder: Path, *, recipe: Recipe) -> BackboneCard:
+def adapt(card: BackboneCard, folder: Path, *, recipe: Recipe, rotary: bool) -> BackboneCard:
     """The card of the weights in a folder: sizes from their configurations.
 
     Raises:
-        BackboneError: a part is missing or broken, or takes other inputs than this backbone gives.
+        BackboneError: a part is missing or broken, or is of another model of the series.
     """
-    return adapted(card, folder, folder, recipe=recipe, videos=1 + recipe.first_frame)
+    videos = 1 + recipe.first_frame
+    return adapted(card, folder, folder, recipe=recipe, videos=videos, rotary=rotary)
 
 
 def adapted(
-    card: BackboneCard, folder: Path, shared: Path, *, recipe: Recipe, videos: int, rays: int = 0
+    card: BackboneCard,
+    folder: Path,
+    shared: Path,
+    *,
+    recipe: Recipe,
+    videos: int,
+    rays: int = 0,
+    rotary: bool = True,
 ) -> BackboneCard:
     """The card of a transformer in one folder and a VAE in another.
 
@@ -60,9 +68,10 @@ def adapted(
         recipe: how the model is shown a clip.
         videos: how many videos the transformer takes, noisy ones and conditions.
         rays: further channels that it takes.
+        rotary: whether its positions are rotations, as in all but the 2B, which has other noise.
 
     Raises:
-        BackboneError: a part is missing or broken, or takes other inputs than this backbone gives.
+        BackboneError: a part is missing or broken, or is of another model of the series.
     """
     config, vae = FAMILY.config(folder, "transformer"), FAMILY.config(shared, "vae")
     if config.get("patch_size_t") is not None:
@@ -75,6 +84,11 @@ def adapted(
         raise BackboneError(
             f"the transformer in {folder} takes {config['in_channels']} channels; {card.id} gives "
             f"{expected}: models from text take 16, from a first frame 32, Aether 96"
+        )
+    if config.get("use_rotary_positional_embeddings", False) != rotary:
+        raise BackboneError(
+            f"{folder} holds {'the 2B' if rotary else 'a 5B'}, which has other noise levels than "
+            f"{card.id}: take {card.source.repo if card.source else 'another folder'}"
         )
     scale = 2 ** (len(vae["block_out_channels"]) - 1)
     size = config["sample_height"], config["sample_width"]

@@ -92,16 +92,10 @@ class Family:
         """The card of the weights in a folder: sizes from their configuration.
 
         Raises:
-            BackboneError: the configuration is missing, broken or incomplete.
+            BackboneError: the configuration is missing, broken or of another kind of model.
+            KeyError, TypeError, ValueError: it is incomplete.
         """
-        settings = self.settings(folder)
-        try:
-            sizes = self.sizes(settings)
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise BackboneError(
-                f"{folder / 'config.json'} is incomplete ({reason}): fetch it again"
-            ) from None
+        sizes = self.sizes(self.settings(folder))
         return resized(card, sizes, layers=sizes.blocks + 1)
 
 

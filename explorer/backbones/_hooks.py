@@ -27,8 +27,9 @@ def run_blocks(
 ) -> dict[int, Any]:
     """Call `forward` and keep what `keep` makes of the outputs of the wanted blocks.
 
-    The pass ends with an exception inside the hook of the last wanted block, so that nothing after
-    it is run. Only wanted outputs are held: `keep` decides in which form.
+    The pass ends with an exception inside a hook on what is read last, so that nothing after it is
+    run. Only wanted outputs are held: `keep` decides in which form. A block that is brought to the
+    device for its turn ends first, since it goes back only then.
 
     Args:
         forward: runs the whole model once.
@@ -41,9 +42,11 @@ def run_blocks(
 
     Raises:
         Cancelled: `should_stop` became true.
+        RuntimeError: a wanted block was not run.
     """
     last = max(layers)
     read = blocks if readers is None else readers
+    end = blocks[last] if hasattr(blocks[last], "_diffusers_hook") else read[last]
     kept: dict[int, Any] = {}
 
     def before(module: nn.Module, inputs: Any) -> None:
@@ -54,13 +57,15 @@ def run_blocks(
             if keep_at is not None:
                 output = keep_at(layer, output)
             kept[layer] = output if keep is None else keep(output)
-            if layer == last:
-                raise _PassedLastBlock
 
         return hook
 
+    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+        raise _PassedLastBlock
+
     handles = [block.register_forward_pre_hook(before) for block in blocks[: last + 1]]
     handles += [read[layer].register_forward_hook(after(layer)) for layer in set(layers)]
+    handles.append(end.register_forward_hook(leave))
     try:
         forward()
     except _PassedLastBlock:
@@ -68,6 +73,8 @@ def run_blocks(
     finally:
         for handle in handles:
             handle.remove()
+    if kept.keys() != set(layers):
+        raise RuntimeError(f"blocks {sorted(set(layers) - kept.keys())} were not run")
     return {layer: kept[layer] for layer in sorted(kept)}
 
 

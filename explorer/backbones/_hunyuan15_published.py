@@ -112,10 +112,9 @@ def _describe(folder: Path, text: str) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
     import transformers
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(
-        folder / "tokenizer", local_files_only=True
-    )
-    words: Any = tokenizer.apply_chat_template(
+    from explorer.backbones import _text_models
+
+    words: Any = _text_models.load_tokenizer(folder / "tokenizer").apply_chat_template(
         [[{"role": "system", "content": SYSTEM}, {"role": "user", "content": text or " "}]],
         add_generation_prompt=True,
         tokenize=True,

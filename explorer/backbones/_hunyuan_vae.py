@@ -21,7 +21,6 @@ from explorer.backbones._hooks import checked_before
 from explorer.backbones._latents import LatentModel, to_video
 from explorer.backbones._options import Target
 from explorer.backbones.base import never, resize_frames
-from explorer.errors import BackboneError
 
 if TYPE_CHECKING:
     from explorer.clip import Clip
@@ -102,16 +101,11 @@ class HunyuanLatentModel(LatentModel):
 
     extra_slots = 0
 
-    def check_latents(self, clip: Clip, latents: Float[np.ndarray, "z S hl wl"]) -> None:
-        slots = len(self.slots(len(clip.frames))[1])
+    def latent_shape(self, frame_count: int) -> tuple[int, int, int, int]:
+        slots = len(self.slots(frame_count)[1]) + self.extra_slots
         scale = self.vae.spatial_compression_ratio
-        height, width = (size // scale for size in self.card.input_size)
-        expected = (self.vae.config.latent_channels, slots + self.extra_slots, height, width)
-        if latents.shape != expected:
-            raise BackboneError(
-                f"these latents have shape {latents.shape}; {self.card.id} needs {expected} for "
-                "this clip: encode the clip again"
-            )
+        height, width = self.card.input_size
+        return self.vae.config.latent_channels, slots, height // scale, width // scale
 
     def _encode(
         self, clip: Clip, should_stop: Callable[[], bool]

@@ -205,7 +205,19 @@ class LatentModel(Backbone):
         Raises:
             BackboneError: with the expected and the found shape.
         """
-        check_latents(self.card, self.vae, clip, latents)
+        expected = self.latent_shape(len(clip.frames))
+        if latents.shape != expected:
+            raise BackboneError(
+                f"these latents have shape {latents.shape}; {self.card.id} needs {expected} for "
+                "this clip: encode the clip again"
+            )
+
+    def latent_shape(self, frame_count: int) -> tuple[int, int, int, int]:
+        """(z, S, hl, wl) of what `encode` gives for a clip."""
+        slots = len(slot_map(frame_count, self.card.frame_step)[1])
+        scale = self.vae.config.scale_factor_spatial
+        height, width = self.card.input_size
+        return self.vae.config.z_dim, slots, height // scale, width // scale
 
     def _encode(
         self, clip: Clip, should_stop: Callable[[], bool]
@@ -215,23 +227,6 @@ class LatentModel(Backbone):
         video = to_video(resize_frames(clip.frames, self.card.input_size), self.device)
         latents = encode_video(self.vae, video, should_stop=should_stop)[0]
         return np.asarray(latents.cpu().numpy())
-
-
-def check_latents(card: BackboneCard, vae: Vae, clip: Clip, latents: np.ndarray) -> None:
-    """Refuse latents of another clip length, size or VAE.
-
-    Raises:
-        BackboneError: with the expected and the found shape.
-    """
-    slots = slot_map(len(clip.frames), card.frame_step)[1]
-    scale = vae.config.scale_factor_spatial
-    height, width = card.input_size
-    expected = (vae.config.z_dim, len(slots), height // scale, width // scale)
-    if latents.shape != expected:
-        raise BackboneError(
-            f"these latents have shape {latents.shape}; {card.id} needs {expected} for this "
-            "clip: encode the clip again"
-        )
 
 
 def compute_provenance(

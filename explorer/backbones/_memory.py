@@ -92,6 +92,31 @@ def check_memory(card: BackboneCard, target: Target) -> None:
     )
 
 
+def check_dtypes(target: Target) -> None:
+    """Refuse a precision that there is not.
+
+    Raises:
+        BackboneError: with those that there are.
+    """
+    for dtype in (target.dtype, target.vae_dtype):
+        if dtype not in ITEM_BYTES:
+            raise BackboneError(f"dtype {dtype!r} is unknown: choose {', '.join(ITEM_BYTES)}")
+
+
+def is_shortage(error: Exception) -> bool:
+    """Whether an error says that memory has run out, which torch says in several ways."""
+    words = ("out of memory", "not enough memory", "allocate memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+
+
+def shortage(card: BackboneCard) -> BackboneError:
+    """The error where memory ran out although there seemed to be enough."""
+    return BackboneError(
+        f"{card.id} ran out of memory: `emerge3d backbones {card.id}` lists the options that need "
+        "less, and a shorter clip needs less too"
+    )
+
+
 def choices(card: BackboneCard, device: str) -> list[tuple[str, int]]:
     """(options, need in bytes) of one full clip on a device: what each option saves, most first."""
     full = Target(device=device)

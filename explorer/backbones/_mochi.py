@@ -29,6 +29,15 @@ class MochiBackbone(ClipLatentModel):
         super().__init__(*parts, **settings)
         # diffusers asks for autocast to float32 here, which warns on a CPU in every pass
         self.transformer.rope._create_rope = rotations
+        # Its encoder takes sines of pixels times 2 pi 128: rounded to bfloat16 before that, they
+        # would be off by up to a quarter of a turn.
+        self.vae.encoder.proj_in.register_forward_pre_hook(
+            lambda module, inputs: tuple(each.to(module.weight.dtype) for each in inputs)
+        )
+
+    @property
+    def pixel_dtype(self) -> torch.dtype:
+        return torch.float32
 
     @torch.inference_mode()
     def read(

@@ -13,6 +13,7 @@ from explorer.backbones import _cards, _prompt_files, _published
 from explorer.backbones._options import Target
 from explorer.backbones._prompt_files import TextEncoder
 from explorer.backbones.base import BackboneCard, Hashes
+from explorer.errors import BackboneError
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,17 @@ class Family:
         """The configuration of one part.
 
         Raises:
-            BackboneError: it is missing or not JSON.
+            BackboneError: it is missing or not JSON, or names another class than this layout's.
         """
-        return _published.config_of(folder, part, what=self.what)
+        config = _published.config_of(folder, part, what=self.what)
+        expected = self.vae if part == "vae" else self.network
+        found = config.get("_class_name", expected)
+        if found != expected and (part == "vae" or part in self.parts):
+            raise BackboneError(
+                f"{folder / part} holds {found} and not {expected}: --weights needs a folder laid "
+                f"out like {self.what}"
+            )
+        return config
 
     def count(self, folder: Path, part: str) -> int:
         """Number of weights of one part.

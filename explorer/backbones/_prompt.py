@@ -45,12 +45,19 @@ def embeddings(
     if kept.is_file():
         return _read(kept)
     _need_transformers(encoder)
-    weights = [path for path in files if path.suffix == ".safetensors"]
-    _memory.check_text_encoder(encoder.what, 2 * _published.count_parameters(weights))
+    _memory.check_text_encoder(encoder.what, _bytes_of(files))
     found = {name: value.float().cpu().contiguous() for name, value in _run(compute, folder)}
     kept.parent.mkdir(parents=True, exist_ok=True)
     replace_file(kept, save(found))
     return found
+
+
+def _bytes_of(files: list[Path]) -> int:
+    """What an encoder needs: two bytes a weight, or a whole torch file, which is read first."""
+    weights = [path for path in files if path.suffix == ".safetensors"]
+    torch_files = [path for path in files if path.suffix == ".bin"]
+    read = sum(path.stat().st_size for path in torch_files)
+    return 2 * _published.count_parameters(weights) + read
 
 
 def _run(compute: Callable[[], Embeddings], folder: Path) -> list[tuple[str, torch.Tensor]]:

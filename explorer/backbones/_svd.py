@@ -16,7 +16,6 @@ from explorer.backbones._options import Target
 from explorer.backbones._svd_published import LEVEL
 from explorer.backbones._wan_files import DTYPES
 from explorer.backbones.base import BackboneCard, Hashes, resize_frames, stop_check
-from explorer.errors import BackboneError
 from explorer.noise import Schedule
 
 if TYPE_CHECKING:
@@ -59,16 +58,10 @@ class SVDBackbone(LatentModel):
             *unet.up_blocks[len(unet.up_blocks) - 1 - LEVEL].attentions,
         ]
 
-    def check_latents(self, clip: Clip, latents: Float[np.ndarray, "z S hl wl"]) -> None:
+    def latent_shape(self, frame_count: int) -> tuple[int, int, int, int]:
         scale = 2 ** (len(self.vae.config.block_out_channels) - 1)
         height, width = self.card.input_size
-        channels = self.vae.config.latent_channels
-        expected = (channels, len(clip.frames), height // scale, width // scale)
-        if latents.shape != expected:
-            raise BackboneError(
-                f"these latents have shape {latents.shape}; {self.card.id} needs {expected} for "
-                "this clip: encode the clip again"
-            )
+        return self.vae.config.latent_channels, frame_count, height // scale, width // scale
 
     @torch.inference_mode()
     def _encode(

@@ -8,6 +8,15 @@ from typing import Any
 import torch
 
 
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a folder; one that comes with code of its own is refused."""
+    import transformers
+
+    return transformers.AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+
+
 @torch.inference_mode()
 def embed(
     kind: str,
@@ -38,7 +47,7 @@ def embed(
     import transformers
 
     library: Any = transformers
-    words = transformers.AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)(
+    words = load_tokenizer(tokenizer)(
         [text], padding="max_length", max_length=tokens, truncation=True, return_tensors="pt"
     )
     model = getattr(library, kind).from_pretrained(

@@ -15,7 +15,7 @@ import torch
 from explorer._typing import Float, Int, UInt8
 from explorer.backbones._hooks import run_blocks
 from explorer.backbones._toy_network import PixelBackbone, load_network
-from explorer.backbones.base import BackboneCard, never
+from explorer.backbones.base import never
 from explorer.nets.vggt import IMAGENET_MEAN, IMAGENET_STD
 from explorer.nets.vjepa import VideoViT, VideoViTConfig
 
@@ -73,12 +73,6 @@ def box_tokens(
 
 class JepaBackbone(PixelBackbone):
     """The clip in pairs of frames, seen by the predictive encoder; it knows no noise."""
-
-    def __init__(
-        self, card: BackboneCard, model: VideoViT, *, weights_hash: str, trained: bool
-    ) -> None:
-        weight = model.patch_embed.proj.weight
-        super().__init__(card, model, weight, weights_hash=weights_hash, trained=trained)
 
     @property
     def blocks(self) -> Sequence[torch.nn.Module]:

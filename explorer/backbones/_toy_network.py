@@ -11,12 +11,11 @@ import numpy as np
 import torch
 
 from explorer._typing import Float, Int, UInt8
-from explorer.backbones import _toy
-from explorer.backbones._files import model_files, read_config
+from explorer.backbones import _toy, _wan_files
 from explorer.backbones._latents import compute_provenance, to_float16
+from explorer.backbones._options import Target
 from explorer.backbones._wan_files import DTYPES
 from explorer.backbones.base import Backbone, BackboneCard, never, resize_frames, stop_check
-from explorer.errors import BackboneError
 
 if TYPE_CHECKING:
     from explorer.clip import Clip
@@ -38,21 +37,28 @@ def load_network(
         BackboneError: files are missing or broken, or do not fit the configuration; the dtype is
             unknown.
     """
-    from safetensors.torch import load_file
+    _wan_files.check_target(device, dtype)
+    model = _wan_files.load_shipped(folder, make)
+    return _wan_files.place(model.eval().requires_grad_(False), device, DTYPES[dtype])
 
-    if dtype not in DTYPES:
-        raise BackboneError(f"dtype {dtype!r} is unknown: choose {', '.join(DTYPES)}")
-    config, *weights = model_files(folder)
-    try:
-        model = make(read_config(config))
-        state = {name: value for path in weights for name, value in load_file(path).items()}
-        model.load_state_dict({name: value.float() for name, value in state.items()}, strict=True)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BackboneError(
-            f"the weights in {folder} are broken or do not fit config.json: {reason}"
-        ) from None
-    return model.eval().requires_grad_(False).to(device, DTYPES[dtype])
+
+def load_backbone(
+    kind: Callable[..., Backbone], network: Callable[..., Any], card: BackboneCard, target: Target
+) -> Backbone:
+    """A shipped network of pixels: the weights of its folder, in the wanted dtype here.
+
+    Args:
+        kind: a class like `PixelBackbone`.
+        network: reads a folder's network.
+        card: of the model.
+        target: device and dtype.
+    """
+    return kind(
+        card,
+        network(_toy.folder(card.id), device=target.device, dtype=target.dtype),
+        weights_hash=_toy.pixel_hashes(card.id).weights,
+        trained=_toy.is_trained(card.id),
+    )
 
 
 class PixelBackbone(Backbone):
@@ -62,12 +68,12 @@ class PixelBackbone(Backbone):
         self,
         card: BackboneCard,
         model: Any,
-        weight: torch.Tensor,
         *,
         weights_hash: str,
         trained: bool,
     ) -> None:
         super().__init__(card)
+        weight: torch.Tensor = next(model.parameters())
         self.transformer = model
         self.dtype, self.device = weight.dtype, weight.device
         self._weights_hash = weights_hash

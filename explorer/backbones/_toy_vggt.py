@@ -15,7 +15,7 @@ import torch
 from explorer._typing import Float, Int, UInt8
 from explorer.backbones._hooks import run_blocks
 from explorer.backbones._toy_network import PixelBackbone, load_network
-from explorer.backbones.base import BackboneCard, never
+from explorer.backbones.base import never
 from explorer.nets.vggt import VGGT, VGGTConfig
 
 
@@ -85,12 +85,6 @@ def tokens_of(
 
 class VggtBackbone(PixelBackbone):
     """The slots' frames of a clip, seen together by the 3D expert; it knows no noise."""
-
-    def __init__(
-        self, card: BackboneCard, model: VGGT, *, weights_hash: str, trained: bool
-    ) -> None:
-        weight = model.aggregator.patch_embed.patch_embed.proj.weight
-        super().__init__(card, model, weight, weights_hash=weights_hash, trained=trained)
 
     @property
     def blocks(self) -> Sequence[torch.nn.Module]:

@@ -13,19 +13,16 @@ from torch import nn
 
 from explorer._typing import Float
 from explorer.backbones import _build
+from explorer.backbones._encoder_published import NoNoise
 from explorer.backbones._latents import compute_provenance
 from explorer.backbones._options import Target
 from explorer.backbones._torch_files import read_state
 from explorer.backbones._wan_files import DTYPES
 from explorer.backbones.base import Backbone, BackboneCard, never, resize_frames
-from explorer.noise import FlowSchedule
 
 if TYPE_CHECKING:
     from explorer.clip import Clip
     from explorer.features import Features
-
-CLEAN = FlowSchedule().at_sigma(0.0)
-"""The noise level that features without noise are filed under."""
 
 
 class ViewModel(Backbone):
@@ -46,7 +43,8 @@ class ViewModel(Backbone):
         return self._weights_hash
 
     def timestep(self, sigma: float) -> tuple[float, int]:
-        return CLEAN.timestep, CLEAN.official_index
+        level = NoNoise().at_sigma(sigma)
+        return level.timestep, level.official_index
 
     @abstractmethod
     def read(

@@ -1,4 +1,4 @@
-"""Wan 2.2's two ways to treat noise: a timestep for each token, and an expert for each range."""
+"""Wan 2.2's ways to treat noise: a timestep for each token, and an expert for each range."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from explorer.backbones._wan import WanBackbone, WanReader
 from explorer.backbones._wan_files import DTYPES
 from explorer.backbones._wan_types import Transformer, Vae
 from explorer.backbones.base import BackboneCard, Hashes, stop_check
-from explorer.noise import Schedule
+from explorer.noise import NoiseLevel, Schedule
 
 
 class TokenTimesBackbone(WanBackbone):
@@ -25,6 +25,25 @@ class TokenTimesBackbone(WanBackbone):
 
     def network_time(self, timestep: float, tokens: int) -> Float[torch.Tensor, "1 N"]:
         return torch.full((1, tokens), timestep, dtype=torch.float32)
+
+
+class FirstFrameBackbone(TokenTimesBackbone):
+    """TI2V-5B in image-to-video mode: slot 0, frame 0 alone, has no noise and timestep 0.
+
+    The VAE is causal, so that the first of a clip's latents are those of its first frame.
+    """
+
+    def with_noise(
+        self, clean: Float[torch.Tensor, "1 z S hl wl"], seed: int, level: NoiseLevel
+    ) -> Float[torch.Tensor, "1 z S hl wl"]:
+        noisy = super().with_noise(clean, seed, level)
+        return torch.cat([clean[:, :, :1], noisy[:, :, 1:]], dim=2)
+
+    def network_time(self, timestep: float, tokens: int) -> Float[torch.Tensor, "1 N"]:
+        times = super().network_time(timestep, tokens)
+        rows, columns = self.card.token_grid
+        times[:, : rows * columns] = 0
+        return times
 
 
 class ExpertsBackbone(WanReader):

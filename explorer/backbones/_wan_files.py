@@ -7,6 +7,7 @@ only warns about missing or unexpected ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,12 @@ from explorer.errors import BackboneError
 
 __all__ = [
     "DTYPES",
+    "check_target",
     "files_hash",
+    "load_shipped",
     "load_transformer",
     "load_vae",
+    "place",
     "place_transformer",
     "transformer_config",
 ]
@@ -41,9 +45,9 @@ def load_vae(folder: Path, *, device: str) -> Vae:
     """
     from diffusers import AutoencoderKLWan
 
-    _check_target(device, "float32")
-    vae: Vae = _load(AutoencoderKLWan, folder)
-    return _place(vae, device, torch.float32)
+    check_target(device, "float32")
+    vae: Vae = load_shipped(folder, AutoencoderKLWan.from_config)
+    return place(vae, device, torch.float32)
 
 
 def load_transformer(folder: Path, *, device: str, dtype: str) -> Transformer:
@@ -54,8 +58,8 @@ def load_transformer(folder: Path, *, device: str, dtype: str) -> Transformer:
     """
     from diffusers import WanTransformer3DModel
 
-    _check_target(device, dtype)
-    transformer: Transformer = _load(WanTransformer3DModel, folder)
+    check_target(device, dtype)
+    transformer: Transformer = load_shipped(folder, WanTransformer3DModel.from_config)
     return place_transformer(transformer, device=device, dtype=dtype)
 
 
@@ -65,12 +69,21 @@ def place_transformer(transformer: Transformer, *, device: str, dtype: str) -> T
     Raises:
         BackboneError: the dtype is unknown or the device cannot be used.
     """
-    _check_target(device, dtype)
-    return _place(transformer, device, DTYPES[dtype])
+    check_target(device, dtype)
+    return place(transformer, device, DTYPES[dtype])
 
 
-def _load(model_class: Any, folder: Path) -> Any:
-    model, reason = _try_load(model_class, model_files(folder))
+def load_shipped(folder: Path, make: Callable[[dict[str, Any]], Any]) -> Any:
+    """The network of a folder with config.json and safetensors, strictly, in float32 on the CPU.
+
+    Args:
+        folder: of the model.
+        make: configuration to network.
+
+    Raises:
+        BackboneError: files are missing or broken, or do not fit the configuration.
+    """
+    model, reason = _try_load(make, model_files(folder))
     if model is None:
         raise BackboneError(
             f"the weights in {folder} are broken or do not fit config.json: {reason}"
@@ -78,10 +91,10 @@ def _load(model_class: Any, folder: Path) -> Any:
     return model
 
 
-def _try_load(model_class: Any, files: list[Path]) -> tuple[Any, str]:
+def _try_load(make: Callable[[dict[str, Any]], Any], files: list[Path]) -> tuple[Any, str]:
     """(model, "") or (None, reason): raised here, the traceback would hold half-loaded weights."""
     try:
-        model = model_class.from_config(read_config(files[0]))
+        model = make(read_config(files[0]))
         state: dict[str, torch.Tensor] = {}
         for path in files[1:]:
             state.update(load_file(path))
@@ -91,8 +104,12 @@ def _try_load(model_class: Any, files: list[Path]) -> tuple[Any, str]:
     return model, ""
 
 
-def _check_target(device: str, dtype: str) -> None:
-    """Refuse an unknown dtype or unusable device before anything is read."""
+def check_target(device: str, dtype: str) -> None:
+    """Refuse an unknown dtype or unusable device before anything is read.
+
+    Raises:
+        BackboneError: with what can be chosen.
+    """
     if dtype not in DTYPES:
         raise BackboneError(f"dtype {dtype!r} is unknown: choose {', '.join(DTYPES)}")
     try:
@@ -104,13 +121,14 @@ def _check_target(device: str, dtype: str) -> None:
     raise BackboneError(f"device {device!r} cannot be used ({reason}): choose cpu or auto")
 
 
-def _place(model: Any, device: str, dtype: torch.dtype) -> Any:
+def place(model: Any, device: str, dtype: torch.dtype) -> Any:
+    """A network on a device in a dtype; parts that its class wants in float32 stay there."""
     full = set(getattr(model, "_keep_in_fp32_modules", None) or ())
     for name, parameter in model.named_parameters():
         keep = not full.isdisjoint(name.split("."))
         parameter.data = parameter.data.to(torch.float32 if keep else dtype)
     placed = model.to(device)
-    if placed.device.type == "cuda":
+    if torch.device(device).type == "cuda":
         # The default of cuDNN, 10-bit mantissas, would show against the CPU in every layer.
         torch.backends.cudnn.allow_tf32 = False
     return placed

@@ -11,6 +11,7 @@ from explorer.backbones._options import Target
 from explorer.backbones._parts import Family
 from explorer.backbones._prompt_files import TextEncoder
 from explorer.backbones.base import BackboneCard, Hashes
+from explorer.errors import BackboneError
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 TEXT = TextEncoder("umt5-xxl", "Wan")
 TEXT_TOKENS = 512
+SECOND = "transformer_2"
+"""Folder of the expert for little noise, where there are two."""
 FAMILY = Family(
     what="a Wan repository in diffusers' format (transformer/, vae/)",
     network="WanTransformer3DModel",
@@ -34,7 +37,11 @@ def hashes(target: Target, networks: tuple[str, ...] = ("transformer",)) -> Hash
 
 
 def adapt(
-    card: BackboneCard, folder: Path, networks: tuple[str, ...] = ("transformer",)
+    card: BackboneCard,
+    folder: Path,
+    networks: tuple[str, ...] = ("transformer",),
+    *,
+    experts: bool = False,
 ) -> BackboneCard:
     """The card of the weights in a folder: sizes from their configurations.
 
@@ -42,18 +49,33 @@ def adapt(
         card: of the published model.
         folder: with weights of it, or of another size.
         networks: those that are in memory together.
+        experts: whether there are two transformers, of which one is in memory.
 
     Raises:
-        BackboneError: a part is missing or broken.
+        BackboneError: a part is missing or broken, or is of another model of the family.
     """
     config, vae = FAMILY.config(folder, "transformer"), FAMILY.config(folder, "vae")
+    frame_step, latents = vae.get("scale_factor_temporal", 4), vae.get("z_dim", 16)
+    channels = 2 * latents + frame_step if "image_encoder" in networks else latents
+    patch = config["patch_size"][1] * vae.get("scale_factor_spatial", 8)
+    side = card.input_size[0] // card.token_grid[0]
+    other = ""
+    if config["in_channels"] != channels:
+        other = f"its transformer takes {config['in_channels']} channels and is given {channels}"
+    elif patch != side:
+        other = f"its tokens are {patch} pixels wide and not {side}"
+    elif (folder / SECOND).is_dir() and not experts:
+        other = "it has two experts for two ranges of noise"
+    if other:
+        repo = card.source.repo if card.source else "another folder"
+        raise BackboneError(f"{folder} holds another Wan than {card.id}, {other}: take {repo}")
     return FAMILY.adapt(
         card,
         folder,
         layers=config["num_layers"],
         width=config["num_attention_heads"] * config["attention_head_dim"],
-        patch=config["patch_size"][1] * vae.get("scale_factor_spatial", 8),
-        frame_step=vae.get("scale_factor_temporal", 4),
+        patch=patch,
+        frame_step=frame_step,
         parts=networks,
     )
 
@@ -64,6 +86,7 @@ def load(
     *,
     schedule: Schedule,
     make: Callable[..., WanBackbone] | None = None,
+    found: Hashes | None = None,
 ) -> WanBackbone:
     """VAE, transformer and the prompt's embedding.
 
@@ -72,13 +95,14 @@ def load(
         target: with the folder.
         schedule: the model's noise.
         make: a class like `WanBackbone`, which is the default.
+        found: its hashes; None are those of the files alone.
 
     Raises:
         BackboneError: a part is missing, broken or of another structure.
     """
     from explorer.backbones import _wan
 
-    found, text = hashes(target), prompt(target.folder, target.prompt)
+    found, text = found or hashes(target), prompt(target.folder, target.prompt)
     return (make or _wan.WanBackbone)(
         card,
         load_vae(target),

@@ -161,7 +161,7 @@ def fetch(source: Source, *, then: str = "give --weights DIR here") -> Path:
         BackboneError: no network, offline mode, an unknown or gated repository; with what to do.
     """
     from huggingface_hub import errors as hub
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import is_offline_mode, snapshot_download
 
     repo = source.repo
     at = "" if source.revision is None else f" --revision {source.revision}"
@@ -172,11 +172,11 @@ def fetch(source: Source, *, then: str = "give --weights DIR here") -> Path:
         reason = f"{_access(repo)} and try again"
     except hub.RepositoryNotFoundError:
         reason = f"{repo} is not on the hub, or is private: `hf auth login` may help"
-    except hub.OfflineModeIsEnabled:
-        reason = f"HF_HUB_OFFLINE is set, so nothing is fetched: unset it, or {by_hand}"
     except (OSError, ValueError) as error:
-        cause = " ".join(str(error).split())[:200]
+        cause = " ".join(str(error).split()).split(". ")[0][:200].rstrip(".")
         reason = f"{repo} could not be fetched ({cause}): try again, or {by_hand}"
+        if is_offline_mode():
+            reason = f"HF_HUB_OFFLINE is set, so nothing is fetched: unset it, or {by_hand}"
     raise BackboneError(reason)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from explorer._resize import Fit, resize
 from explorer._typing import Float, Int, UInt8
+from explorer.backbones import _memory
 from explorer.backbones._options import Source
 from explorer.errors import BackboneError, Cancelled
 
@@ -213,12 +214,18 @@ class Backbone(ABC):
 
         Raises:
             Cancelled: `should_stop` became true before the lock was free.
+            BackboneError: memory ran out inside.
         """
         while not self.lock.acquire(timeout=0.05):
             stop_check(should_stop)
         try:
             stop_check(should_stop)
             yield
+        except (MemoryError, RuntimeError) as error:
+            if not _memory.is_shortage(error):
+                raise
+            error.with_traceback(None)  # its frames hold what filled the memory
+            raise _memory.shortage(self.card) from None
         finally:
             self.lock.release()
 

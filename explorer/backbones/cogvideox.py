@@ -112,7 +112,7 @@ def _offer(card: BackboneCard, schedule: CogVideoXSchedule, recipe: Recipe, **ti
             fitting,
             hashes=partial(_published.hashes, recipe=order),
             schedule=schedule,
-            adapt=partial(_published.adapt, recipe=order),
+            adapt=partial(_published.adapt, recipe=order, rotary=schedule is not SMALL),
             tiny=partial(_published.write_tiny, **tiny),
         )(load)
 

@@ -8,10 +8,10 @@ k has id k, so that the same clip has the same features.
 from __future__ import annotations
 
 from explorer.backbones import _fast3r_published
+from explorer.backbones._encoder_published import NoNoise
 from explorer.backbones._options import Source, Target
 from explorer.backbones.base import Backbone, BackboneCard
 from explorer.backbones.registry import register
-from explorer.noise import FlowSchedule
 
 CARD = BackboneCard(
     id="fast3r",
@@ -45,7 +45,7 @@ CARD = BackboneCard(
 @register(
     CARD,
     hashes=_fast3r_published.hashes,
-    schedule=FlowSchedule(),
+    schedule=NoNoise(),
     adapt=_fast3r_published.adapt,
     tiny=_fast3r_published.write_tiny,
 )

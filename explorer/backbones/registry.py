@@ -8,6 +8,8 @@ Cards are readable without importing torch; the loader imports what it needs whe
 loading; the schedule names the timestep of a noise level without loading. A card with a `source`
 stands for published weights: its loader gets a target whose folder has been found, and `adapt` may
 correct the card by the configuration there (a folder may hold another size of the same model).
+
+Files in this folder come with the project; `explorer.plugins` brings those from elsewhere.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from explorer import plugins
 from explorer.backbones import _memory, _published, _weights
 from explorer.backbones._options import Target
 from explorer.backbones.base import Backbone, BackboneCard, Hashes, never
@@ -50,10 +53,21 @@ class Entry:
     tiny: Callable[[Path], None] | None
 
     def adapted(self, folder: Path) -> BackboneCard:
-        """The card of the weights in a folder."""
+        """The card of the weights in a folder.
+
+        Raises:
+            BackboneError: they are missing, broken, incomplete or of another model.
+        """
         if self.adapt is None:
             return self.card
-        return _memory.with_need(self.adapt(self.card, folder))
+        try:
+            return _memory.with_need(self.adapt(self.card, folder))
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise BackboneError(
+                f"a config.json in {folder} is incomplete or not of {self.card.id} ({reason}): "
+                "fetch it again, or give the folder of this model"
+            ) from None
 
     def lacks(self, folder: Path) -> str:
         """What a folder has not of the files, for an empty prompt; nothing where it has them all.
@@ -113,15 +127,22 @@ def register(
     return decorate
 
 
-def _discover() -> None:
+def shipped() -> dict[str, Entry]:
+    """The table that `register` fills, with all that comes with the project in it."""
     package = importlib.import_module("explorer.backbones")
     for module in pkgutil.iter_modules(package.__path__):
         if not module.name.startswith("_"):
             importlib.import_module(f"explorer.backbones.{module.name}")
+    return _entries
+
+
+def _discover() -> None:
+    shipped()
+    plugins.load()
 
 
 def cards() -> list[BackboneCard]:
-    """All cards: what comes with the package first, then published models, by their modules.
+    """All cards: the shipped models, then published ones, by their modules; plugins' come last.
 
     The order does not depend on which module somebody has imported first.
     """
@@ -129,9 +150,10 @@ def cards() -> list[BackboneCard]:
     return [entry.card for entry in sorted(_entries.values(), key=_place)]
 
 
-def _place(entry: Entry) -> tuple[bool, bool, str]:
+def _place(entry: Entry) -> tuple[bool, bool, bool, str]:
     module = entry.loader.__module__
-    return entry.card.source is not None, not module.endswith(FIRST), module
+    foreign = plugins.is_foreign(entry.loader)
+    return foreign, entry.card.source is not None, not module.endswith(FIRST), module
 
 
 def _entry(backbone: str) -> Entry:
@@ -139,6 +161,7 @@ def _entry(backbone: str) -> Entry:
     if backbone not in _entries:
         raise BackboneError(
             f"there is no backbone {backbone!r}; there are: {', '.join(sorted(_entries))}"
+            f"{plugins.missing()}"
         )
     return _entries[backbone]
 
@@ -151,7 +174,7 @@ def card(backbone: str, *, weights: Path | None = None) -> BackboneCard:
             does not hold such weights.
     """
     entry = _entry(backbone)
-    if weights is None or entry.adapt is None:
+    if weights is None:
         return entry.card
     return entry.adapted(_weights.find_weights(entry.card, weights, lacks=entry.lacks))
 
@@ -304,9 +327,11 @@ def load(
         target: everything that can be chosen, instead of device and dtype.
 
     Raises:
-        BackboneError: unknown id, the weights are missing or broken, or do not fit into memory.
+        BackboneError: unknown id or dtype, the weights are missing or broken, or do not fit into
+            memory. Nothing of them stays there, also while the error is kept.
     """
     asked = target or Target(device=device, dtype=dtype)
+    _memory.check_dtypes(asked)
     entry, fitting, found = _found(backbone, replace(asked, device=resolve_device(asked.device)))
     key = (backbone, found)
     with _guard:
@@ -317,7 +342,16 @@ def load(
         if model is None:
             if fitting.source is not None:
                 _make_room(fitting, found)
-            model = entry.loader(fitting, found)
+            try:
+                model = entry.loader(fitting, found)
+            except BackboneError as error:
+                # The frames of the loaders hold what they had read.
+                raise error.with_traceback(None) from None
+            except (MemoryError, RuntimeError) as error:
+                if not _memory.is_shortage(error):
+                    raise
+                error.with_traceback(None)
+                raise _memory.shortage(fitting) from None
             with _guard:
                 _loaded[key] = model
         return model
@@ -379,6 +413,7 @@ def extract(
     layers: Sequence[int],
     sigma: float,
     seed: int = 0,
+    tap: str = "block",
     device: str = "auto",
     dtype: str = "float32",
     should_stop: Callable[[], bool] = never,
@@ -386,8 +421,10 @@ def extract(
     """Load a backbone and extract features of the wanted layers: `load`, then `Backbone.extract`.
 
     Raises:
-        BackboneError: the backbone, layers, sigma or frame count do not fit.
+        BackboneError: the backbone, layers, sigma, tap or frame count do not fit.
         Cancelled: `should_stop` became true.
     """
     model = load(backbone, device=device, dtype=dtype)
-    return model.extract(clip, layers=layers, sigma=sigma, seed=seed, should_stop=should_stop)
+    return model.extract(
+        clip, layers=layers, sigma=sigma, seed=seed, tap=tap, should_stop=should_stop
+    )

@@ -23,14 +23,9 @@ CARD = _toy.pixel_card(
 
 def load(card: BackboneCard, target: Target) -> Backbone:
     """The weights of the model's folder, float16 there, in the wanted dtype here."""
-    from explorer.backbones import _toy_jepa
+    from explorer.backbones import _toy_jepa, _toy_network
 
-    return _toy_jepa.JepaBackbone(
-        card,
-        _toy_jepa.load_jepa(_toy.folder(card.id), device=target.device, dtype=target.dtype),
-        weights_hash=_toy.pixel_hashes(card.id).weights,
-        trained=_toy.is_trained(card.id),
-    )
+    return _toy_network.load_backbone(_toy_jepa.JepaBackbone, _toy_jepa.load_jepa, card, target)
 
 
 if _toy.is_shipped(CARD.id):

@@ -23,14 +23,9 @@ CARD = _toy.pixel_card(
 
 def load(card: BackboneCard, target: Target) -> Backbone:
     """The weights of the model's folder, float16 there, in the wanted dtype here."""
-    from explorer.backbones import _toy_vggt
+    from explorer.backbones import _toy_network, _toy_vggt
 
-    return _toy_vggt.VggtBackbone(
-        card,
-        _toy_vggt.load_vggt(_toy.folder(card.id), device=target.device, dtype=target.dtype),
-        weights_hash=_toy.pixel_hashes(card.id).weights,
-        trained=_toy.is_trained(card.id),
-    )
+    return _toy_network.load_backbone(_toy_vggt.VggtBackbone, _toy_vggt.load_vggt, card, target)
 
 
 if _toy.is_shipped(CARD.id):

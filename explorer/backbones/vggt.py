@@ -7,10 +7,10 @@ and cameras. The layer is a pair; its feature is what VGGT's own heads read.
 from __future__ import annotations
 
 from explorer.backbones import _vggt_published
+from explorer.backbones._encoder_published import NoNoise
 from explorer.backbones._options import Source, Target
 from explorer.backbones.base import Backbone, BackboneCard
 from explorer.backbones.registry import register
-from explorer.noise import FlowSchedule
 
 CARD = BackboneCard(
     id="vggt-1b",
@@ -41,7 +41,7 @@ CARD = BackboneCard(
 @register(
     CARD,
     hashes=_vggt_published.hashes,
-    schedule=FlowSchedule(),
+    schedule=NoNoise(),
     adapt=_vggt_published.adapt,
     tiny=_vggt_published.write_tiny,
 )

@@ -1,6 +1,7 @@
 """Wan 2.2: a small model over a VAE of half the resolution, and two experts by noise (2025).
 
-TI2V-5B has a VAE that shrinks 16 times in height and width, and takes a timestep for each token.
+TI2V-5B has a VAE that shrinks 16 times in height and width, and takes a timestep for each token:
+the same for all from text alone, 0 for those of a first frame that is given without noise.
 A14B is two transformers of Wan 2.1's shape: one for timesteps from 875 up, one for those below.
 The paper probes neither; the cells named here are those of Wan 2.1.
 """
@@ -8,11 +9,12 @@ The paper probes neither; the cells named here are those of Wan 2.1.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from explorer.backbones import _wan_published
 from explorer.backbones._options import Source, Target
-from explorer.backbones.base import Backbone, BackboneCard, Hashes
+from explorer.backbones.base import Backbone, BackboneCard, Hashes, hash_arrays
 from explorer.backbones.registry import register
 from explorer.backbones.wan import FILES, VAE_PARAMETERS
 from explorer.noise import WanSchedule
@@ -21,7 +23,7 @@ SMALL_SCHEDULE = WanSchedule(5.0)
 EXPERTS_SCHEDULE = WanSchedule(3.0)
 BOUNDARY = 875.0
 """First timestep of the expert for much noise: boundary_ratio 0.875 of 1,000."""
-EXPERTS = ("transformer", "transformer_2")
+EXPERTS = ("transformer", _wan_published.SECOND)
 """Folders of the experts for much and for little noise."""
 
 CARD = BackboneCard(
@@ -49,7 +51,8 @@ CARD = BackboneCard(
     source=Source("Wan-AI/Wan2.2-TI2V-5B-Diffusers", FILES, 34_200_000_000),
     taps=("block", "query", "key"),
     fit="stretch",
-    official="Not in the released extraction. Text to video: no frame is given without noise.",
+    official="Not in the released extraction. Text to video: no frame is given without noise "
+    "(wan2.2-ti2v-5b-i2v has the first).",
 )
 
 
@@ -72,6 +75,38 @@ def load_small(card: BackboneCard, target: Target) -> Backbone:
 
     return _wan_published.load(
         card, target, schedule=SMALL_SCHEDULE, make=_wan22.TokenTimesBackbone
+    )
+
+
+def _image_hashes(target: Target) -> Hashes:
+    found = _wan_published.hashes(target)
+    return replace(found, weights=hash_arrays([], f"first frame without noise, {found.weights}"))
+
+
+@register(
+    replace(
+        CARD,
+        id="wan2.2-ti2v-5b-i2v",
+        title="Wan2.2 first frame to video, 5B",
+        note="The 5B that is also given the first frame: without noise, its tokens at timestep 0.",
+        official="Not in the released extraction.",
+        first_frame=True,
+    ),
+    hashes=_image_hashes,
+    schedule=SMALL_SCHEDULE,
+    adapt=_wan_published.adapt,
+    tiny=_small_tiny,
+)
+def load_image(card: BackboneCard, target: Target) -> Backbone:
+    """The same 5B model in its image-to-video mode."""
+    from explorer.backbones import _wan22
+
+    return _wan_published.load(
+        card,
+        target,
+        schedule=SMALL_SCHEDULE,
+        make=_wan22.FirstFrameBackbone,
+        found=_image_hashes(target),
     )
 
 
@@ -114,7 +149,7 @@ def _experts_tiny(folder: Path) -> None:
     ),
     hashes=_expert_hashes,
     schedule=EXPERTS_SCHEDULE,
-    adapt=_wan_published.adapt,
+    adapt=partial(_wan_published.adapt, experts=True),
     tiny=_experts_tiny,
 )
 def load_experts(card: BackboneCard, target: Target) -> Backbone:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from explorer import plugins
 from explorer.backbones import _memory, registry
 from explorer.backbones._weights import VARIABLE, size_text
 
@@ -88,7 +89,8 @@ def _count(parameters: int) -> str:
 def _weights(card: BackboneCard) -> str:
     source = card.source
     if source is None:
-        return "come with the package"
+        plugin = plugins.of("backbone", card.id)
+        return "come with the package" if plugin is None else f"come with the plugin {plugin.name}"
     names = source.repo if source.shared is None else f"{source.repo} and {source.shared.repo}"
     gated = ", gated: its licence must be accepted there first" if source.gated else ""
     here = "on this machine" if registry.is_here(card.id) else "not on this machine"

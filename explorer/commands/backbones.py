@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ class Backbones:
             BackboneError: unknown id, or the weights cannot be fetched.
         """
         from explorer.backbones import _weights, registry
+        from explorer.backbones._options import Target
         from explorer.commands import _backbone_page
 
         if self.id is None:
@@ -48,7 +50,9 @@ class Backbones:
             return 0
         card = registry.card(self.id, weights=self.weights)
         if self.download:
-            print(f"{card.id} is in {_weights.download(card)}", file=sys.stderr)
+            folder = _weights.download(card)
+            registry.fitting_card(card.id, Target())  # without network a part of it may be all
+            print(f"{card.id} is in {folder}", file=sys.stderr)
         facts, noise = describe(card), noise_table(card)
         if self.json:
             print(json.dumps({**facts, "noise": noise}, allow_nan=False))
@@ -59,6 +63,7 @@ class Backbones:
 
 def describe(card: BackboneCard) -> dict[str, Any]:
     """Facts of a card, whether it can run here, and its (layer, sigma) cells with a probe."""
+    from explorer import plugins
     from explorer.backbones import registry
     from explorer.probe.checkpoint import list_probes
 
@@ -69,7 +74,8 @@ def describe(card: BackboneCard) -> dict[str, Any]:
     facts["download_bytes"] = 0 if source is None else source.download_bytes
     facts["gated"] = source is not None and source.gated
     facts["here"] = registry.is_here(card.id)
-    return {**facts, "probes": [list(cell) for cell in cells]}
+    said = plugins.provenance("backbone", card.id)
+    return {**facts, **said, "probes": [list(cell) for cell in cells]}
 
 
 def noise_table(card: BackboneCard) -> list[dict[str, float | int]]:
@@ -88,7 +94,10 @@ def noise_table(card: BackboneCard) -> list[dict[str, float | int]]:
 
 def table(found: list[dict[str, Any]]) -> str:
     """One line for each backbone."""
-    heads = ("id", "kind", "parameters", "layers", "tokens", "frames", "memory", "download", "here")
+    heads = (
+        *("id", "kind", "parameters", "layers", "input", "tokens", "frames", "cell", "memory"),
+        *("download", "here", "licence"),
+    )
     rows = [heads, *(_row(facts) for facts in found)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
     lines = ("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)) for row in rows)
@@ -97,17 +106,23 @@ def table(found: list[dict[str, Any]]) -> str:
 
 def _row(facts: dict[str, Any]) -> tuple[str, ...]:
     rows, columns = facts["token_grid"]
+    height, width = facts["input_size"]
+    layer, sigma = facts["default_cell"]
+    licence = re.split(r" \(|;", facts["licence"])[0]
     gated = " (gated)" if facts["gated"] else ""
     return (
         facts["id"],
         facts["kind"],
         _count(facts["parameters"]),
         str(facts["layers"]),
+        f"{height}x{width}",
         f"{rows}x{columns}x{facts['width']}",
         str(facts["max_frames"]),
+        f"{layer} @ {sigma:g}" if facts["uses_sigma"] else str(layer),
         _bytes(facts["memory_bytes"]),
         f"{_bytes(facts['download_bytes'])}{gated}" if facts["source"] else "-",
         "yes" if facts["here"] else "no",
+        licence + (" ..." if licence != facts["licence"] else ""),
     )
 
 

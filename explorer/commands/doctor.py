@@ -44,7 +44,7 @@ class Doctor:
 
 def examine() -> dict[str, Any]:
     """Facts, without judgement."""
-    from explorer import __version__
+    from explorer import __version__, plugins
     from explorer.assets import assets_root
     from explorer.store import Store, default_root
 
@@ -55,6 +55,16 @@ def examine() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "packages": {name: _version(name) for name in PACKAGES},
+        "plugins": [
+            {
+                **each.provenance,
+                "file": None if each.file is None else str(each.file),
+                "seconds": round(each.seconds, 3),
+                "registered": {kind: list(ids) for kind, ids in each.registered.items() if ids},
+                "error": None if each.error is None else str(each.error),
+            }
+            for each in plugins.load()
+        ],
         "gpus": _gpus(),
         "display": bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")),
         "assets": {
@@ -80,6 +90,7 @@ def advise(found: dict[str, Any]) -> list[str]:
         for name, version in found["packages"].items()
         if version is None
     ]
+    advice += [each["error"] for each in found["plugins"] if each["error"] is not None]
     assets = found["assets"]
     if not assets["models"]:
         advice.append(
@@ -112,6 +123,7 @@ def render(found: dict[str, Any], advice: list[str]) -> str:
         ("emerge3d", found["emerge3d"]),
         ("python", f"{found['python']} on {found['platform']}, {found['cpus']} CPUs"),
         *((name, version or "missing") for name, version in found["packages"].items()),
+        *(("plugin", _plugin(each)) for each in found["plugins"]),
         ("GPU", "; ".join(found["gpus"]) or "none: everything runs on the CPU"),
         ("display", "yes" if found["display"] else "no: emerge3d view needs one, the app does not"),
         (
@@ -125,6 +137,13 @@ def render(found: dict[str, Any], advice: list[str]) -> str:
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
     return "\n".join([*lines, "", *(advice or ["All well."])])
+
+
+def _plugin(facts: dict[str, Any]) -> str:
+    named = " ".join(filter(None, (facts["distribution"], facts["version"])))
+    origin = ", ".join(filter(None, (named, facts["file"])))
+    given = "; ".join(f"{kind} {', '.join(ids)}" for kind, ids in facts["registered"].items())
+    return f"{facts['name']} ({origin or 'not found'}): {given or 'left out, see below'}"
 
 
 def _version(package: str) -> str | None:

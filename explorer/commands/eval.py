@@ -16,13 +16,15 @@ class Eval:
     suite: Literal["toy"] = "toy"
     """Which scenes: toy renders the test split of the procedural world."""
     data: Path | None = None
-    """Instead of a suite: what emerge3d prepare made; its side "test" is evaluated."""
+    """Instead of a suite: what emerge3d prepare made; a side that is held out is evaluated."""
+    side: str | None = None
+    """Of prepared data: test or validation. Default: test where there is one."""
     probe: Path | None = None
     """Folder of probes that emerge3d train wrote. Default: the shipped ones."""
     features: Path | None = None
     """Folder where features of prepared data are kept. Default: in the project's store."""
     clips: int | None = None
-    """How many of them; 500 on a GPU, 16 on a processor."""
+    """How many of them; 500 on a GPU, 16 on a processor; 64 of prepared data."""
     cells: str | None = None
     """Which probes: backbone:layer:sigma,..., or all (on a GPU), or subset (on a processor): the
     best cell of every backbone, and the row and the column of toy-wan's map through its best."""
@@ -51,8 +53,8 @@ class Eval:
             raise EmergeError("--write and --out name two files: choose one")
         if self.data is not None:
             return self._prepared(self.data)
-        if self.probe is not None or self.features is not None:
-            raise EmergeError("--probe and --features belong to --data")
+        if (self.probe, self.features, self.side) != (None, None, None):
+            raise EmergeError("--probe, --features and --side belong to --data")
         run_command(
             clips=self.clips,
             cells=self.cells,
@@ -63,7 +65,7 @@ class Eval:
             out=default_path() if self.write else self.out,
             as_json=self.json,
             show=print,
-            note=lambda text: print(text, file=sys.stderr, flush=True),
+            note=note,
         )
         return 0
 
@@ -79,6 +81,8 @@ class Eval:
 
         if self.write:
             raise EmergeError("--write is for the shipped probes' own scenes: give --out")
+        if self.proxies or self.part != "1/1" or self.join:
+            raise EmergeError("--proxies, --part and --join do not go with --data: leave them out")
         if self.out is not None:
             evaluate.check_writable(self.out)
         result = evaluate_prepared(
@@ -86,10 +90,17 @@ class Eval:
             open_prepared(data),
             target=Target(device=registry.resolve_device(self.device)),
             features=self.features or default_root() / "training",
+            side={"validation": "val"}.get(self.side or "", self.side),
             clips=self.clips or 64,
-            on_cell=lambda cell, scenes: print(f"{cell}, {scenes} scenes", file=sys.stderr),
+            on_cell=lambda cell, scenes: note(f"{cell}, {scenes} scenes"),
+            on_scene=lambda done, total, name: note(f"features {done}/{total} {name}"),
         )
         if self.out is not None:
             evaluate.write(self.out, result)
         print(json.dumps(result, allow_nan=False) if self.json else render_table(result))
         return 0
+
+
+def note(text: str) -> None:
+    """Say something beside the result."""
+    print(text, file=sys.stderr, flush=True)

@@ -39,16 +39,19 @@ class Prepare:
     """Every how many frames of the scene one is taken."""
     size: tuple[int, int] = (294, 518)
     """Height and width that the reference sees: the largest centred part of this shape."""
-    scale: int = 1
-    """Keep pictures at this multiple of the size, for backbones that see more."""
+    scale: float = 2.0
+    """Keep pictures up to so many times as large, as far as the source has pixels."""
     quality: int = 95
     """Of the pictures: JPEG 1 to 100."""
     lossless: bool = False
     """Keep pictures as PNG."""
     limit: int | None = None
     """Only the first scenes, this many."""
-    split_seed: int = 0
-    """Which places train and which test, where the dataset does not say."""
+    split_seed: int | None = None
+    """Which places train and which test, where the dataset does not say; 0 at first. Another one
+    divides what is there anew, without preparing it again."""
+    by_place: bool = False
+    """Nine of ten places train, whatever sides the dataset has of its own."""
     retry: bool = False
     """Try scenes again that failed before."""
     shard_mb: int = 1024
@@ -92,6 +95,7 @@ class Prepare:
                 limit=self.limit,
                 device=registry.resolve_device(self.device),
                 split_seed=self.split_seed,
+                by_place=self.by_place,
                 retry=self.retry,
                 shard_bytes=self.shard_mb << 20,
                 on_step=on_step,
@@ -152,15 +156,19 @@ def table(summary: dict[str, Any], failed: dict[str, str], out: Path) -> str:
     lost = summary["precision"]
     psnr = lost["picture_psnr_db"]
     sides = ", ".join(f"{count} {side}" for side, count in summary["split"]["sides"].items())
+    if not any(count for side, count in summary["split"]["sides"].items() if side != "train"):
+        sides += "; nothing is held out: another --split-seed may do so"
+    loss = "without loss" if psnr is None else f"at least {psnr:.1f} dB PSNR"
     clips = summary["prepared"]
+    sizes = ", ".join(f"{height}x{width}" for height, width in summary["picture_sizes"])
     rows = [
         ("prepared", f"{clips} scenes in {out}"),
         ("failed", f"{summary['failed']}"),
         ("size", f"{summary['bytes'] / 1e6:.1f} MB, {summary['bytes'] / clips / 1e6:.1f} MB each"),
         ("depth", f"relative error at most {lost['depth_error']:.1e}"),
         ("confidence", f"relative error at most {lost['confidence_error']:.1e}"),
-        ("pictures", "without loss" if psnr is None else f"at least {psnr:.1f} dB PSNR"),
-        ("split", f"{sides} ({summary['split']['sha256'][:12]})"),
+        ("pictures", f"{sizes}, {loss}"),
+        ("split", f"{summary['split']['sha256'][:12]}: {sides}"),
         *((f"  {name}", reason) for name, reason in failed.items()),
     ]
     width = max(len(name) for name, _ in rows)

@@ -105,6 +105,8 @@ class Train:
         }
         registry.unload(cell.backbone)
         examples = found[TRAIN]
+        if examples.enlarged:
+            _say(examples.enlarged)
         self.out.mkdir(parents=True, exist_ok=True)
         keep_split(self.out, split)
         settings = store.manifest.settings
@@ -120,10 +122,11 @@ class Train:
                 "dataset": settings.dataset,
                 "reference": settings.reference,
                 "clips": len(examples),
-                "frames": len(examples.items[0].frame_to_slot),
+                "frames": examples.rule.context,
                 "views": examples.rule.views,
                 "stride": self.stride,
                 "noise_seed": cell.seed,
+                "dtype": cell.target.dtype,
             },
             device=cell.target.device,
             on_step=_progress,

@@ -5,7 +5,8 @@
     clip = scene.clip(start=100, stride=2, count=17, size=(144, 256))
     reference = scene.reconstruction(clip)
 
-A reader is one file in `explorer/data/readers/`: a card, a `Dataset`, a `Scene`.
+A reader is one file: a card, a `Dataset`, a `Scene`. Files in `explorer/data/readers/` come with
+the project; `explorer.plugins` brings those from elsewhere.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
+from explorer import plugins
 from explorer.data import readers
 from explorer.data.scene import Scene, SceneEntry, View
 from explorer.errors import DatasetError
@@ -33,6 +35,7 @@ __all__ = [
     "detect",
     "open_dataset",
     "register",
+    "shipped",
 ]
 
 _SHOWN = 12  # scene names in an error
@@ -146,9 +149,15 @@ _readers: dict[str, type[Dataset]] = {}
 
 
 def register(card: DatasetCard) -> Callable[[Reader], Reader]:
-    """Put a reader into the list under its card's id."""
+    """Put a reader into the list under its card's id.
+
+    Raises:
+        ValueError: there is one of this id.
+    """
 
     def decorate(reader: Reader) -> Reader:
+        if card.id in _readers:
+            raise ValueError(f"two datasets are called {card.id}")
         reader.card = card
         _readers[card.id] = reader
         return reader
@@ -156,11 +165,23 @@ def register(card: DatasetCard) -> Callable[[Reader], Reader]:
     return decorate
 
 
-def _discover() -> dict[str, type[Dataset]]:
+def shipped() -> dict[str, type[Dataset]]:
+    """The table that `register` fills, with all that comes with the project in it."""
     for module in pkgutil.iter_modules(readers.__path__):
         if not module.name.startswith("_"):
             importlib.import_module(f"{readers.__name__}.{module.name}")
-    return dict(sorted(_readers.items()))
+    return _readers
+
+
+def _discover() -> dict[str, type[Dataset]]:
+    """All readers by their ids; those of plugins, which must not take a folder away, come last."""
+    shipped()
+    plugins.load()
+
+    def place(item: tuple[str, type[Dataset]]) -> tuple[bool, str]:
+        return plugins.is_foreign(item[1]), item[0]
+
+    return dict(sorted(_readers.items(), key=place))
 
 
 def cards() -> list[DatasetCard]:
@@ -194,13 +215,17 @@ def open_dataset(name: str | None, root: str | Path) -> Dataset:
     path = Path(os.path.abspath(Path(root).expanduser()))
     known = _discover()
     if name is not None and name not in known:
-        raise DatasetError(f"there is no dataset {name!r}; there are: {', '.join(known)}")
+        raise DatasetError(
+            f"there is no dataset {name!r}; there are: {', '.join(known)}{plugins.missing()}"
+        )
     if not path.exists():
         raise DatasetError(f"{path} does not exist: check the path")
     if name is None:
         found = detect(path)
         if found is None:
-            raise DatasetError(f"{path} is none of the known datasets. {_looked_for(known)}")
+            raise DatasetError(
+                f"{path} is none of the known datasets. {_looked_for(known)}{plugins.missing()}"
+            )
         return found(path)
     if not known[name].finds(path):
         raise DatasetError(

@@ -30,7 +30,8 @@ class SceneEntry:
     Attributes:
         name: unique in its dataset, and the same from whichever folder the dataset was opened.
         place: the room, site or object that it shows. Scenes that share it must never be divided
-            between training and test. Unique in its dataset.
+            between training and test. Unique in its dataset; one that another dataset calls so too
+            is named DATASET::PLACE, as that one's split files do.
         split: "train", "val" or "test" where the dataset publishes one for whole scenes, else None.
             Published splits may share places (7-Scenes does, on purpose).
     """

@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +66,10 @@ class Split:
     sides: dict[str, tuple[SplitScene, ...]]
 
     def __post_init__(self) -> None:
-        names = [each.scene for side in self.sides.values() for each in side]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise SplitError(f"the split {self.name} names the scene {twice} twice: remove one")
+        names = Counter(each.scene for side in self.sides.values() for each in side)
+        for name, count in names.items():
+            if count > 1:
+                raise SplitError(f"the split {self.name} names the scene {name} twice: remove one")
         order = list(self.sides)
         for number, first in enumerate(order):
             for second in order[number + 1 :]:
@@ -85,10 +87,11 @@ class Split:
 
     def side(self, scene: str) -> str | None:
         """The side of a scene, or None for one that the split does not know."""
-        for side, scenes in self.sides.items():
-            if any(each.scene == scene for each in scenes):
-                return side
-        return None
+        return self._side_of.get(scene)
+
+    @cached_property
+    def _side_of(self) -> dict[str, str]:
+        return {each.scene: side for side, scenes in self.sides.items() for each in scenes}
 
     def _values(self) -> dict[str, Any]:
         return {

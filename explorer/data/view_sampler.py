@@ -56,17 +56,31 @@ class ViewRule:
         """How far back the last frame can be pushed."""
         return self.context - 1 - (self.views - 1) * self.interval
 
+    @property
+    def slots(self) -> Int[np.ndarray, " S"]:
+        """(S,) the frames that can be drawn, in rising order: the firsts of the slots."""
+        return np.arange(1 - self.step, self.context, self.step).clip(min=0).astype(np.int64)
+
     @classmethod
-    def for_clip(cls, frames: int, *, step: int = 4, views: int = 4) -> ViewRule:
+    def for_clip(cls, frames: int, *, views: int = 4) -> ViewRule:
         """The published rule where a clip has its 76 frames, and the same in small where not.
 
-        Raises:
-            ValueError: the clip has too few slots for the views.
+        Slots stay those of the published rule, and so the first frames of most video models'
+        latents, where a clip has three of them; there are more of them than views, so that draws
+        differ.
+
+        Args:
+            frames: of the clip.
+            views: frames a draw; fewer are drawn where the clip has no more slots than this.
         """
         if frames >= cls.context:
-            return cls(views=views, step=step, interval=max(cls.interval, step))
-        interval = max(step, min(cls.interval, (frames - 1) // max(views - 1, 1)))
-        return cls(views=views, interval=interval, context=frames, step=step)
+            return cls(views=views)
+        step = cls.step if frames > 2 * cls.step else 1
+        slots = (frames + step - 2) // step + 1
+        most = max(1, min(views, slots - 1))
+        # As many frames apart as in the published rule, in proportion.
+        interval = max(step, cls.interval * frames // cls.context)
+        return cls(views=most, interval=interval, context=frames, step=step)
 
 
 def training_frames(

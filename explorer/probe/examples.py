@@ -26,10 +26,10 @@ from explorer.data.prepared.scene import PreparedScene
 from explorer.data.view_sampler import ViewRule, evaluation_frames, training_frames
 from explorer.errors import NoReconstruction, ProbeError
 from explorer.features import Features
+from explorer.probe.clip_window import frames_seen, window
 from explorer.probe.losses import Targets, normalize_targets
 from explorer.reconstruction import Reconstruction
 from explorer.store import Store
-from explorer.window import most_frames
 
 GEOMETRY = ("depth", "confidence", "cam_from_world", "intrinsics")
 
@@ -61,33 +61,44 @@ class Example:
         scene: its name.
         identity: sha256 of its recording; frames are drawn by it.
         features: file with `values` (S, h, w, C).
-        geometry: file with maps and cameras of the slots' frames.
-        frame_to_slot: (T,) slot that holds each frame of the clip.
+        geometry: file with maps and cameras of `frames`.
+        frames: (F,) of the scene, in rising order: those that can be drawn.
+        slots: (F,) the slot that holds each of them.
     """
 
     scene: str
     identity: str
     features: Path
     geometry: Path
-    frame_to_slot: Int[np.ndarray, " T"]
+    frames: Int[np.ndarray, " F"]
+    slots: Int[np.ndarray, " F"]
 
     def read(self, frames: Int[np.ndarray, " V"]) -> dict[str, np.ndarray]:
-        """`values` (V, h, w, C) and `GEOMETRY` of the slots of some frames; reads no other slot."""
-        slots = [int(slot) for slot in self.frame_to_slot[frames]]
-        found = {"values": _rows(self.features, "values", slots)}
-        return found | {name: _rows(self.geometry, name, slots) for name in GEOMETRY}
+        """`values` (V, h, w, C) of the slots that hold some of `frames`, and `GEOMETRY` of those
+        frames themselves; reads nothing else.
+        """
+        rows = np.searchsorted(self.frames, frames).tolist()
+        found = {"values": _rows(self.features, "values", self.slots[rows].tolist())}
+        return found | {name: _rows(self.geometry, name, rows) for name in GEOMETRY}
 
 
 class Examples:
     """Scenes of one side of a split at one cell.
+
+    Which frames of a scene are drawn follows from the scene and from how many of its frames may be
+    drawn, not from the backbone. A backbone sees a clip that reaches over them; of a frame the
+    probe gets the features of the slot that holds it and learns the geometry of the frame itself,
+    as published. So backbones with a slot for many frames are asked for frames that share one.
 
     Args:
         scenes: to train on, or to test.
         cell: whose features.
         map_size: (H, W) of the geometry.
         folder: where features and geometry are kept.
-        stride: distance between frames of a scene; as wide as the scene allows when None.
-        views: frames a draw, fewer where a clip has fewer slots.
+        stride: distance between the frames that the backbone sees, see `window`.
+        views: frames a draw, see `ViewRule.for_clip`.
+        drawn_from: frames of a scene, from its first on, that may be drawn; as many as the backbone
+            sees when None.
         on_scene: called with (done, total, name, seconds or None) after each scene.
         should_stop: asked between scenes and while features are computed.
 
@@ -105,7 +116,8 @@ class Examples:
         map_size: tuple[int, int],
         folder: Path,
         stride: int | None = None,
-        views: int = 4,
+        views: int = ViewRule.views,
+        drawn_from: int | None = None,
         on_scene: Callable[[int, int, str], None] = lambda done, total, name: None,
         should_stop: Callable[[], bool] = never,
     ) -> None:
@@ -114,6 +126,10 @@ class Examples:
         self.hashes: Hashes = registry.hashes(cell.backbone, cell.target)
         # Never pruned: what one epoch reads first is what the next one needs first.
         self._store = Store(folder, max_bytes=sys.maxsize)
+        self._smallest = min((scene.picture_size for scene in scenes), default=self.card.input_size)
+        shortest = min((len(scene) for scene in scenes), default=ViewRule.context)
+        seen = frames_seen(self.card, shortest, stride)
+        self.rule = ViewRule.for_clip(min(drawn_from or seen, seen), views=views)
         self.items: list[Example] = []
         self.skipped: dict[str, str] = {}
         for done, scene in enumerate(scenes, start=1):
@@ -126,7 +142,6 @@ class Examples:
         if scenes and not self.items:
             name, reason = next(iter(self.skipped.items()))
             raise ProbeError(f"none of the scenes can be trained on; {name}: {reason}")
-        self.rule = self._rule(views) if self.items else ViewRule()
 
     def __len__(self) -> int:
         """Number of scenes."""
@@ -138,6 +153,17 @@ class Examples:
         with safe_open(self.items[0].features, framework="numpy") as file:
             return int(file.get_slice("values").get_shape()[-1])
 
+    @property
+    def enlarged(self) -> str | None:
+        """What to say of pictures that are kept smaller than the backbone sees them, if so."""
+        wanted, (height, width) = self.card.input_size, self._smallest
+        if height >= wanted[0] and width >= wanted[1]:
+            return None
+        return (
+            f"pictures are kept at {height}x{width} and enlarged to {wanted[0]}x{wanted[1]} for "
+            f"{self.card.id}: prepare them with a larger --scale, should their source have more"
+        )
+
     def draw(self, index: int, *, seed: int, draw: int) -> dict[str, np.ndarray]:
         """A training example of one scene; see `Example.read`."""
         item = self.items[index]
@@ -146,13 +172,16 @@ class Examples:
 
     def fixed(self, index: int) -> dict[str, np.ndarray]:
         """The frames that one scene is always evaluated at; see `Example.read`."""
-        item = self.items[index]
-        return item.read(evaluation_frames(item.identity, rule=self.rule))
+        return self.items[index].read(self.evaluation_frames(index))
+
+    def evaluation_frames(self, index: int) -> Int[np.ndarray, " V"]:
+        """The frames of one scene that `fixed` and `evaluation` read."""
+        return evaluation_frames(self.items[index].identity, rule=self.rule)
 
     def evaluation(self, index: int) -> tuple[Features, Reconstruction]:
         """Features and normalised geometry of the same frames, for `predict` and `compare`."""
         item, cell = self.items[index], self.cell
-        frames = evaluation_frames(item.identity, rule=self.rule)
+        frames = self.evaluation_frames(index)
         part = item.read(frames)
         features = Features(
             values=part["values"],
@@ -177,36 +206,40 @@ class Examples:
         )
         return features, reference.normalized()
 
-    def _rule(self, views: int) -> ViewRule:
-        frames = min(len(item.frame_to_slot) for item in self.items)
-        step = max(self.card.frame_step, min(ViewRule.step, frames // (2 * views)), 1)
-        slots = (frames - 1) // step + 1
-        return ViewRule.for_clip(frames, step=step, views=min(views, slots))
-
     def _example(self, scene: PreparedScene, should_stop: Callable[[], bool]) -> Example:
-        count = most_frames(self.card, len(scene))
-        stride = self.stride or max(1, (len(scene) - 1) // max(count - 1, 1))
-        count = most_frames(self.card, min(count, len(range(0, len(scene), stride))))
-        window = {"start": 0, "stride": stride, "count": count}
-        size = self.card.input_size
+        stride, count = window(self.card, len(scene), self.stride)
+        size, fit, frames = self.card.input_size, self.card.fit, self.rule.slots
         # The store's own hash stands for the pixels, which need not be decoded to know it.
-        clip_key = {"layout": cache.LAYOUT, "prepared": scene.sha256, "window": window}
-        clip_key["size"] = list(size)
+        clip_key = {
+            "layout": cache.LAYOUT,
+            "prepared": scene.sha256,
+            "window": {"start": 0, "stride": stride, "count": count},
+            "size": list(size),
+            "fit": fit,
+        }
         cell = self.cell
         key = cache.features_key(
             clip_key, self.card, self.hashes, layer=cell.layer, sigma=cell.sigma, seed=cell.seed,
             device=cell.target.device, dtype=cell.target.dtype,
         )  # fmt: skip
-        geometry_key = {**clip_key, "map_size": list(self.map_size), "step": self.card.frame_step}
+        geometry_key = {
+            "layout": cache.LAYOUT,
+            "prepared": scene.sha256,
+            "frames": frames.tolist(),
+            "size": list(size),
+            "fit": fit,
+            "map_size": list(self.map_size),
+        }
         path = self._store.path("features", key)
-        geometry = self._store.path("geometry", {**geometry_key, "backbone": cell.backbone})
-        if not (path.is_file() and geometry.is_file()):
-            clip = scene.clip(start=0, stride=stride, count=count, size=size)
-            if not path.is_file():
-                self._extract(clip, clip_key, key, should_stop)
-            slots = _array(path, "slot_frames")
-            self._keep(scene, clip, slots, {**geometry_key, "backbone": cell.backbone})
-        return Example(scene.name, scene.identity, path, geometry, _array(path, "frame_to_slot"))
+        geometry = self._store.path("geometry", geometry_key)
+        if not geometry.is_file():
+            self._keep(scene, frames, geometry_key)
+        if not path.is_file():
+            clip = scene.clip(start=0, stride=stride, count=count, size=size, fit=fit)
+            self._extract(clip, clip_key, key, should_stop)
+        nearest = np.minimum((frames + stride // 2) // stride, count - 1)
+        slots = _array(path, "frame_to_slot")[nearest]
+        return Example(scene.name, scene.identity, path, geometry, frames, slots)
 
     def _extract(
         self,
@@ -230,25 +263,23 @@ class Examples:
         )  # fmt: skip
         cache.put_features(self._store, key, found[cell.layer])
         if not self._store.path("features", key).is_file():
-            raise ProbeError(
-                f"features cannot be kept in {self._store.root}: make room there, or choose "
-                "another --features"
-            )
+            raise self._full("features")
 
     def _keep(
-        self,
-        scene: PreparedScene,
-        clip: Clip,
-        slots: Int[np.ndarray, " S"],
-        key: dict[str, Any],
+        self, scene: PreparedScene, frames: Int[np.ndarray, " F"], key: dict[str, Any]
     ) -> None:
-        """Store the geometry of the slots' frames at the probe's own pixels."""
-        shape = (len(clip), *self.map_size, 3)
+        """Store the geometry of some frames of a scene at the probe's own pixels."""
+        first = scene.clip(start=0, count=1, size=self.card.input_size, fit=self.card.fit)
         # Maps are sampled under the pixels of a clip; these pixels need no colours.
-        pixels = replace(clip, frames=np.broadcast_to(np.uint8(0), shape))
+        pixels = replace(
+            first,
+            frames=np.broadcast_to(np.uint8(0), (len(frames), *self.map_size, 3)),
+            timestamps=scene.seconds(frames.tolist()),
+            source_frames=frames,
+        )
         found: Reconstruction = scene.reconstruction(pixels)
         try:
-            found = found.at_frames(slots)
+            found = found.at_frames(np.arange(len(frames)))
         except KeyError as error:
             raise NoReconstruction(str(error.args[0])) from None
         arrays = {
@@ -257,7 +288,14 @@ class Examples:
             "cam_from_world": found.cameras.cam_from_world.astype(np.float32),
             "intrinsics": found.cameras.intrinsics.astype(np.float32),
         }
-        self._store.put("geometry", key, arrays)
+        if not self._store.put("geometry", key, arrays):
+            raise self._full("geometry")
+
+    def _full(self, what: str) -> ProbeError:
+        return ProbeError(
+            f"{what} cannot be kept in {self._store.root}: make room there, or choose another "
+            "--features"
+        )
 
 
 def collate(examples: Sequence[dict[str, np.ndarray]], device: str) -> tuple[torch.Tensor, Targets]:

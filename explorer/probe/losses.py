@@ -22,6 +22,25 @@ CAMERA_WEIGHT = 5.0
 """Of the camera loss in the sum, as in VGGT (arXiv 2503.11651). The published probe's loss has 1,
 at which the Huber differences of poses are about a hundredth of the sum and hardly trained."""
 
+CONFIDENCE_WEIGHT = 0.1
+"""Of the confidence loss in the sum."""
+
+
+class LossWeights(NamedTuple):
+    """What the parts of the loss count.
+
+    Attributes:
+        camera_weight, confidence_weight, all_pixels: see `probe_loss`.
+    """
+
+    camera_weight: float = CAMERA_WEIGHT
+    confidence_weight: float = CONFIDENCE_WEIGHT
+    all_pixels: bool = False
+
+
+PUBLISHED_LOSS = LossWeights(camera_weight=1.0, confidence_weight=0.0, all_pixels=True)
+"""Of the published probe, whose confidences nobody trains."""
+
 
 class Targets(NamedTuple):
     """What the probe should say about B clips of S frames.
@@ -207,8 +226,9 @@ def probe_loss(
     targets: Targets,
     *,
     alpha: float = 0.5,
-    confidence_weight: float = 0.1,
+    confidence_weight: float = CONFIDENCE_WEIGHT,
     camera_weight: float = CAMERA_WEIGHT,
+    all_pixels: bool = False,
 ) -> dict[str, torch.Tensor]:
     """L_pmap + L_dmap + camera_weight * L_cam + confidence_weight * L_conf of one batch.
 
@@ -218,6 +238,7 @@ def probe_loss(
         alpha: see `confidence_loss`.
         confidence_weight: of the confidence loss; 0 in the published probe's loss.
         camera_weight: of the camera loss; 1 in the published probe's loss.
+        all_pixels: take means over all pixels, as the published probe's loss does.
 
     Returns:
         Scalars "total" and, without their weights, "points", "depth", "camera", "translation",
@@ -226,8 +247,8 @@ def probe_loss(
     valid = targets.weight > 0
     point_error = point_errors(output.points, targets.points, valid)
     depth_error = torch.where(valid, (output.depth - targets.depth).abs(), 0.0)
-    points = weighted_mean(point_error, targets.weight)
-    depth = weighted_mean(depth_error, targets.weight)
+    points = weighted_mean(point_error, targets.weight, all_pixels=all_pixels)
+    depth = weighted_mean(depth_error, targets.weight, all_pixels=all_pixels)
     camera = camera_loss(output.pose_encodings, targets.pose_encoding)
     confidence = confidence_loss(
         output.points_confidence, point_error, targets.weight, alpha=alpha

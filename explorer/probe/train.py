@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from explorer import plugins
 from explorer.backbones.base import never, stop_check
 from explorer.errors import ProbeError
 from explorer.probe.checkpoint import ProbeCard, cell_name, save_probe
 from explorer.probe.examples import Examples, collate
+from explorer.probe.losses import PUBLISHED_LOSS, LossWeights
 from explorer.probe.model import Probe, ProbeConfig
 from explorer.probe.step import METRICS, losses_of
 from explorer.toy.shards import load_shards, save_shards
@@ -42,16 +44,21 @@ class Recipe:
         rate: highest learning rate.
         weight_decay: of all parameters.
         clip: longest gradient; None does not cut it.
+        loss: what its parts count.
     """
 
     rate: float
     weight_decay: float
     clip: float | None
+    loss: LossWeights = LossWeights()
 
 
 PROBES: dict[str, tuple[Callable[[int], ProbeConfig], Recipe]] = {
     "compact": (ProbeConfig.compact, Recipe(2e-3, 0.02, 1.0)),
-    "vidfm3d": (lambda channels: ProbeConfig(in_channels=channels), Recipe(1e-4, 0.05, None)),
+    "vidfm3d": (
+        lambda channels: ProbeConfig(in_channels=channels),
+        Recipe(1e-4, 0.05, None, PUBLISHED_LOSS),
+    ),
 }
 """The project's small probe, and the published one."""
 
@@ -114,14 +121,18 @@ def _order(identities: tuple[str, ...], seed: int, epoch: int) -> list[int]:
 
 
 @torch.no_grad()
-def validate(probe: Probe, examples: Examples, *, batch: int, device: str) -> dict[str, float]:
+def validate(
+    probe: Probe, examples: Examples, *, batch: int, device: str, loss: LossWeights | None = None
+) -> dict[str, float]:
     """Mean losses over scenes at the frames that they are always evaluated at."""
     probe.eval()
     sums = torch.zeros(len(METRICS), dtype=torch.float64)
     for start in range(0, len(examples), batch):
         items = range(start, min(start + batch, len(examples)))
         features, targets = collate([examples.fixed(index) for index in items], device)
-        losses = losses_of(probe, features, targets, autocast=device.startswith("cuda"))
+        losses = losses_of(
+            probe, features, targets, autocast=device.startswith("cuda"), weights=loss
+        )
         sums += losses.double().cpu() * len(items)
     probe.train()
     means = (sums / len(examples)).tolist()
@@ -175,7 +186,9 @@ def train(
         on_step({"step": run.step, "loss": loss, "rate": rate, "seconds": round(spent, 2)})
         every = options.validate_every
         if len(held_out) and (run.step == options.steps or (every and run.step % every == 0)):
-            metrics = validate(run.probe, held_out, batch=options.batch, device=device)
+            metrics = validate(
+                run.probe, held_out, batch=options.batch, device=device, loss=run.recipe.loss
+            )
             on_step({"step": run.step, **metrics})
         if run.step % options.save_every == 0 and run.step < options.steps:
             run.save(spent)
@@ -203,7 +216,13 @@ class _Run:
         name = cell_name(self.cell.layer, self.cell.sigma)
         self.folder = out / "training" / f"{self.cell.backbone}_{name}"
         self.chosen = {k: v for k, v in asdict(options).items() if not k.endswith("_every")}
-        self.identity = {"options": self.chosen, "data": data, "backbone": self.hashes.weights}
+        self.identity = {
+            "options": self.chosen,
+            "loss": self.recipe.loss._asdict(),
+            "data": data,
+            "backbone": self.hashes.weights,
+            **plugins.key("backbone", self.cell.backbone),
+        }
         if (self.folder / f"{STATE}.json").is_file():
             self._resume()
 
@@ -239,7 +258,13 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         features, targets = collate(batch, self.device)
-        losses = losses_of(self.probe, features, targets, autocast=self.device.startswith("cuda"))
+        losses = losses_of(
+            self.probe,
+            features,
+            targets,
+            autocast=self.device.startswith("cuda"),
+            weights=self.recipe.loss,
+        )
         loss = float(losses[0].detach())
         if not math.isfinite(loss):
             raise ProbeError(
@@ -272,7 +297,11 @@ class _Run:
             backbone_hash=self.hashes.weights,
             layer=self.cell.layer,
             sigma=self.cell.sigma,
-            data={**self.data, **self.chosen},
+            data={
+                **self.data,
+                **self.chosen,
+                **plugins.provenance("backbone", self.cell.backbone),
+            },
             steps=self.step,
             seconds=round(seconds, 2),
             metrics={**metrics, "validation_clips": held_out},

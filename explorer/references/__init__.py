@@ -1,13 +1,17 @@
-"""References: who says what the true geometry is. One file each, registered by a decorator."""
+"""References: who says what the true geometry is. One file each, registered by a decorator.
+
+Files in this folder come with the project; `explorer.plugins` brings those from elsewhere.
+"""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from explorer import plugins
 from explorer.clip import Clip
 from explorer.errors import ReferenceError3D
 from explorer.reconstruction import Reconstruction
@@ -32,6 +36,7 @@ __all__ = [
     "reconstruct",
     "register",
     "remark",
+    "shipped",
     "suggest",
     "who_knows",
 ]
@@ -82,20 +87,33 @@ def register(
     licence: str = "",
     source: Source | None = None,
 ) -> Callable[[Reference], Reference]:
-    """Put a reference into the list; it returns None for a clip that it knows nothing about."""
+    """Put a reference into the list; it returns None for a clip that it knows nothing about.
+
+    Raises:
+        ValueError: there is one of this name.
+    """
 
     def decorate(reference: Reference) -> Reference:
+        if name in _references:
+            raise ValueError(f"two references are called {name}")
         _references[name] = Entry(title, reference, missing, knows, remark, licence, source)
         return reference
 
     return decorate
 
 
-def _discover() -> dict[str, Entry]:
-    """All references: first those that know clips, then those that estimate."""
+def shipped() -> dict[str, Entry]:
+    """The table that `register` fills, with all that comes with the project in it."""
     for module in pkgutil.iter_modules(__path__):
         if not module.name.startswith("_"):
             importlib.import_module(f"{__name__}.{module.name}")
+    return _references
+
+
+def _discover() -> dict[str, Entry]:
+    """All references: first those that know clips, then those that estimate."""
+    shipped()
+    plugins.load()
     ranked = sorted(
         _references.items(), key=lambda item: (item[1].knows is None, item[0] != FALLBACK)
     )
@@ -219,12 +237,19 @@ def reconstruct(name: str, clip: Clip, context: Context | None = None) -> Recons
         Cancelled: `context.should_stop` became true.
     """
     check(name)
-    return _entry(name).reference(clip, context or Context())
+    surroundings = replace(context or Context(), made_by=plugins.key("reference", name))
+    found = _entry(name).reference(clip, surroundings)
+    said = plugins.provenance("reference", name)
+    if found is None or not said:
+        return found
+    return replace(found, provenance={**found.provenance, **said})
 
 
 def _entry(name: str) -> Entry:
     known = _discover()
     if name not in known:
         choices = ", ".join((*known, "none"))
-        raise ReferenceError3D(f"there is no reference {name!r}; there are: {choices}")
+        raise ReferenceError3D(
+            f"there is no reference {name!r}; there are: {choices}{plugins.missing()}"
+        )
     return known[name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from explorer.backbones.base import never
@@ -27,6 +27,7 @@ class Context:
         device: where networks run: "cpu", "cuda", ...
         frames: those that will be compared, the first frame of the clip first; None where nobody
             knows. A reference that can do few does these.
+        made_by: set for a plugin's reference: what it is told by in keys of the store.
     """
 
     store: Store | None = None
@@ -34,6 +35,7 @@ class Context:
     decode: Callable[[tuple[int, int]], Clip] | None = None
     device: str = "cpu"
     frames: tuple[int, ...] | None = None
+    made_by: dict[str, Any] = field(default_factory=dict)
 
     def closer(self, clip: Clip, width: int) -> Clip:
         """The same part of the same frames, in its true shape, larger where the source has more.
@@ -79,6 +81,7 @@ class Context:
         from explorer import _look_cache as cache
 
         key = {**cache.clip_key(clip), "reference": recipe, "decoded": self.decode is not None}
+        key |= self.made_by
         found = cache.get_reconstruction(self.store, key)
         if found is not None:
             return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from explorer import plugins
 from explorer.clip import Clip
 from explorer.reconstruction import Reconstruction
 from explorer.references import Context, register
@@ -35,6 +36,8 @@ def reconstruct(clip: Clip, context: Context | None = None) -> Reconstruction | 
     found = clip.scene.reconstruction(clip, should_stop=context.should_stop)
     unit, name = found.provenance["unit"], found.provenance["unit_name"]
     length = "no metric scale" if name is None else f"the unit length is {unit:.4g} {name}"
-    return replace(
-        found, provenance={**found.provenance, "note": f"reference: {found.source}; {length}"}
-    )
+    said = {
+        "note": f"reference: {found.source}; {length}",
+        **plugins.provenance("dataset", clip.scene.dataset),
+    }
+    return replace(found, provenance={**found.provenance, **said})

@@ -28,10 +28,13 @@ class Server:
 
     def __init__(self, cache: Path, *, gated: bool = False) -> None:
         self._gate = cache.parent / "frames"
+        self.temporary = cache.parent / "temporary"
+        self.temporary.mkdir(exist_ok=True)
         environment = {
             **os.environ,
             "EMERGE3D_CACHE": str(cache),
             "EMERGE3D_GATE": str(self._gate),
+            "TMPDIR": str(self.temporary),
             "PYTHONPATH": str(REPOSITORY),
             "PYTHONUNBUFFERED": "1",
         }

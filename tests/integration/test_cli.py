@@ -35,7 +35,7 @@ assert not heavy, heavy
 @pytest.mark.parametrize(
     "command",
     [
-        *([], ["look"], ["prepare"], ["train"], ["eval"], ["app"], ["view"]),
+        *([], ["look"], ["sweep"], ["prepare"], ["train"], ["eval"], ["app"], ["view"]),
         *(["backbones"], ["references"], ["doctor"]),
     ],
 )

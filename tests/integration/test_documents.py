@@ -6,7 +6,6 @@ import argparse
 import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from printed_commands import (
     words,
 )
 
-from explorer.backbones import registry
 from explorer.cli import main, parse
 
 README = REPOSITORY / "README.md"
@@ -40,7 +38,7 @@ SCRIPTS = sorted(
 LOOKS = [
     block.text
     for block in blocks(README)
-    if block.language == "" and block.text.startswith("$ emerge3d look")
+    if block.language == "" and re.match(r"\$ (EMERGE3D_PLUGINS=\S+ )?emerge3d look", block.text)
 ]
 UNLIKE = ("seconds", "peak memory")  # differ from run to run
 
@@ -51,7 +49,7 @@ class Parsed(Exception):
 
 def test_the_documents_print_commands_of_every_kind() -> None:
     assert {words(line)[1] for line in OWN} == {
-        *("app", "look", "prepare", "train", "view", "backbones", "references", "eval")
+        *("app", "look", "sweep", "prepare", "train", "view", "backbones", "references", "eval")
     }
     assert len(SCRIPTS) >= 6
     assert len(LOOKS) == 2
@@ -79,7 +77,7 @@ def test_the_options_beside_each_subcommand_are_its_own(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = re.findall(r"^\| `emerge3d (\w+)[^`]*` \|(.*)\|$", README.read_text(), re.MULTILINE)
-    assert len(rows) == 9
+    assert len(rows) == 10
     for name, text in rows:
         with pytest.raises(SystemExit):
             parse([name, "--help"])
@@ -166,8 +164,6 @@ def test_files_that_the_documents_name_exist() -> None:
         for name in inline(document.read_text())
         if re.fullmatch(r"(explorer|app|assets|tests|benchmarks|docs)/[\w./*-]+", name)
     }
-    written = {"explorer/backbones/gradients.py", "explorer/backbones/vit.py"}  # by the reader
-    named -= written
     assert len(named) > 5
     for name in named:
         assert list(REPOSITORY.glob(name.rstrip("/"))), name
@@ -238,15 +234,14 @@ def test_the_readmes_look_prints_what_the_readme_shows(
     assert (tmp_path / "orbit.rrd").stat().st_size > 10_000
 
 
+@pytest.mark.usefixtures("no_plugins_yet")
 def test_the_readmes_own_backbone_runs_and_prints_what_the_readme_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (code,) = (block.text for block in blocks(README) if block.language == "python")
-    registry.cards()
-    for name in ("_entries", "_loaded"):
-        monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
-    module = type(sys)("gradients")
-    exec(compile(code, "README.md", "exec"), vars(module))
+    (tmp_path / "gradients.py").write_text(code)
+    (setting,) = re.findall(r"^\$ EMERGE3D_PLUGINS=(\S+)", LOOKS[1])
+    monkeypatch.setenv("EMERGE3D_PLUGINS", setting)
     shown, printed = printed_by(LOOKS[1], tmp_path, monkeypatch, capsys)
     assert set(shown) <= set(printed)
     assert_alike(shown, printed)

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 from printed_commands import REPOSITORY, module_of
+from small_training import made_up_pool, make_small
 
+from explorer.backbones import registry
 from explorer.data.world import Rendered
 from explorer.data.world.scene import Scenes
 from explorer.probe.checkpoint import list_probes, list_seeds
-from explorer.probe.model import ProbeConfig
 from explorer.toy import (
     cells,
     config,
@@ -30,7 +31,6 @@ from explorer.toy import (
     train_vae,
 )
 from explorer.toy.config import VAE_CONFIG
-from explorer.toy.probe_pool import MAPS, Pool
 
 SMALL = {
     "train_vae": "--steps 2 --pool 2 --batch 1 --held-out 1",
@@ -71,24 +71,9 @@ def made_up(scenes: Scenes, *, height: int, width: int, frames: Any = None, **_:
     )
 
 
-def made_up_pool(renderer: Any, vae: Any, seeds: list[int], **_: Any) -> Pool:
-    """Clips for probes, at the size that the shipped networks have."""
-    count, generator = len(seeds), torch.Generator().manual_seed(seeds[0])
-    pose = torch.eye(4)[:3].expand(count, 5, 3, 4).clone()
-    pose[:, :, 0, 3] = torch.arange(5) * 0.1
-    lens = torch.tensor([[100.0, 0.0, 64.0], [0.0, 100.0, 36.0], [0.0, 0.0, 1.0]])
-    shape = (count, 5, 144, 256, 3)
-    return Pool(
-        latents=torch.randn(count, 8, 5, 36, 64, generator=generator).bfloat16(),
-        frames=torch.randint(0, 255, shape, dtype=torch.uint8, generator=generator),
-        depth=torch.rand(count, 5, *MAPS, generator=generator) + 1.0,
-        cam_from_world=pose,
-        intrinsics=lens.expand(count, 3, 3).clone(),
-    )
-
-
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.cards()  # those of the shipped models are made of what is patched below
     for module in (train_vae, latents):
         monkeypatch.setattr(module, "VAE_CONFIG", {**VAE_CONFIG, "base_dim": 4})
     sizes = {"num_attention_heads": 1, "attention_head_dim": 12, "ffn_dim": 24, "num_layers": 3}
@@ -108,13 +93,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cells, "SIGMAS", (0.1, 0.3, 0.5))
     monkeypatch.setattr(cells, "OTHERS", [(0, 0.1), (1, 0.1), (2, 0.1), (1, 0.3)])
     monkeypatch.setattr(train_probes, "make_pool", made_up_pool)
-    compact = ProbeConfig.compact
-
-    def thin_probe(channels: int) -> ProbeConfig:
-        maps = {"dpt_dim": 8, "dpt_stage_channels": (8, 8, 8, 8), "dpt_hidden": 4}
-        return replace(compact(channels), dim=16, heads=1, camera_dim=16, camera_depth=1, **maps)
-
-    monkeypatch.setattr(ProbeConfig, "compact", thin_probe)
+    make_small(monkeypatch)
 
 
 @pytest.mark.usefixtures("small")

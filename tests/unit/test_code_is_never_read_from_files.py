@@ -37,6 +37,13 @@ def test_code_that_comes_with_weights_is_never_run() -> None:
         assert given(call, "allow_pickle") in (None, "False"), name
 
 
+def test_nobody_is_asked_whether_to_run_code_of_a_tokenizer() -> None:
+    # Left out, transformers asks on the terminal.
+    loads = [call for name, call in calls() if ".Auto" in name and "from_pretrained" in name]
+    assert loads
+    assert {given(call, "trust_remote_code") for call in loads} == {"False"}
+
+
 def test_libraries_that_load_by_name_are_kept_from_the_network() -> None:
     loads = {name: call for name, call in calls() if name.endswith(".from_pretrained")}
     assert loads

@@ -67,6 +67,19 @@ def test_a_page_of_a_figure_asks_nothing_of_the_network() -> None:
     assert "Plotly.newPlot" in page
 
 
+def test_a_page_of_several_figures_holds_plotly_once() -> None:
+    figure = layer_sigma_map(CELLS)
+    page = to_html(figure, figure, title="a < b")
+    assert page.count("Plotly.newPlot(") == to_html(figure).count("Plotly.newPlot(") + 1
+    assert len(page) < 1.1 * len(to_html(figure))
+    assert "<title>a &lt; b</title>" in page
+
+
+def test_what_is_bright_is_low_or_high() -> None:
+    assert layer_sigma_map(CELLS)["data"][0]["reversescale"] is True
+    assert layer_sigma_map(CELLS, low_is_better=False)["data"][0]["reversescale"] is False
+
+
 def test_figures_are_built_without_importing_plotly() -> None:
     code = (
         "import sys, explorer.figures as f; f.layer_sigma_map({(1, 0.1): 0.2}); "

@@ -13,7 +13,7 @@ import dataset_samples as samples
 
 from explorer.assets import assets_root
 from explorer.errors import ClipError, DatasetError
-from explorer.source import open_source
+from explorer.source import open_source, open_sources
 
 
 def test_a_video_stays_a_video(make_video) -> None:
@@ -74,3 +74,30 @@ def test_a_shipped_clip_is_found_by_its_name() -> None:
     with pytest.raises(ClipError, match="no-such-clip does not exist"):
         open_source("no-such-clip").info()
     assert open_source("elsewhere/room-orbit-01").path == Path("elsewhere/room-orbit-01")
+
+
+def test_a_whole_dataset_is_each_of_its_scenes_or_those_on_a_side(tmp_path: Path) -> None:
+    samples.write_sevenscenes(tmp_path, sequences=("seq-01", "seq-02"))
+    names = [f"{tmp_path}::chess/seq-01", f"{tmp_path}::chess/seq-02"]
+    every = open_sources(tmp_path)
+    assert [each.name for each in every] == names
+    assert [each.open().scene.name for each in every] == ["chess/seq-01", "chess/seq-02"]
+    assert open_source(names[1]).scene.name == "chess/seq-02"
+    assert [each.name for each in open_sources(tmp_path, clips=1)] == names[:1]
+    assert [each.name for each in open_sources(tmp_path, side="test")] == names[1:]
+    with pytest.raises(DatasetError, match="sides: test, train"):
+        open_sources(tmp_path, side="val")
+
+
+def test_a_scene_or_a_video_is_one_source_and_has_no_sides(tmp_path: Path) -> None:
+    samples.write_npz(tmp_path / "a.npz")
+    (npz,) = open_sources(tmp_path / "a.npz")
+    assert npz.open().scene is not None
+    for path in (f"{tmp_path / 'a.npz'}::a", "room-orbit-01"):
+        (only,) = open_sources(path)
+        assert only.name == path
+        with pytest.raises(DatasetError, match="only a whole dataset"):
+            open_sources(path, side="test")
+    (missing,) = open_sources("missing.mp4")
+    with pytest.raises(ClipError, match="does not exist"):
+        missing.open().info()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from explorer import references
+from explorer._resize import cover_crop
 from explorer.backbones.base import never, stop_check
 from explorer.clip import Clip
 from explorer.data.dataset import Dataset, SceneEntry
@@ -26,15 +27,9 @@ from explorer.data.prepared.manifest import (
     with_failure,
 )
 from explorer.data.prepared.shards import Segment, Shard, open_shards
+from explorer.data.prepared.sides import split_of, split_scene
 from explorer.data.scene import Scene
-from explorer.data.splits import (
-    Split,
-    SplitScene,
-    extend_split,
-    make_split,
-    read_split,
-    write_split,
-)
+from explorer.data.splits import Split, SplitScene, write_split
 from explorer.errors import Cancelled, DatasetError, EmergeError, SplitError
 from explorer.reconstruction import Reconstruction
 from explorer.store import canonical_json
@@ -70,7 +65,8 @@ def prepare(
     *,
     limit: int | None = None,
     device: str = "cpu",
-    split_seed: int = 0,
+    split_seed: int | None = None,
+    by_place: bool = False,
     retry: bool = False,
     shard_bytes: int = SHARD_BYTES,
     on_step: Callable[[Step], None] = lambda step: None,
@@ -86,7 +82,8 @@ def prepare(
         settings: of all its clips.
         limit: only the first scenes of the dataset, this many.
         device: where a reference's network runs.
-        split_seed: of the sides of places, see `explorer.data.splits`.
+        split_seed: of the sides of places; another one than before divides the store anew.
+        by_place: leave the dataset's own sides alone, as where they share places.
         retry: try those again that failed before.
         shard_bytes: a file ends before the clip that would make it larger; at least one clip.
         on_step: called after each scene.
@@ -106,9 +103,9 @@ def prepare(
     entries = list(dataset.entries[:limit])
     try:
         with sole_writer(out):
-            wanted = Manifest(settings, split_seed)
-            work = _Work(dataset, out, start_manifest(out, wanted), device, shard_bytes)
-            work.plan_split(entries)
+            manifest = start_manifest(out, settings, split_seed=split_seed, by_place=by_place)
+            work = _Work(dataset, out, manifest, device, shard_bytes)
+            work.plan_split(dataset.entries)
             try:
                 work.run(entries, retry=retry, on_step=on_step, should_stop=should_stop)
             finally:
@@ -131,39 +128,36 @@ class _Work:
         self.shards = open_shards(out) or [Shard(out, 0)]
         self.left = 0
 
-    @property
-    def clips(self) -> list[dict[str, Any]]:
-        return [entry for shard in self.shards for entry in shard.clips]
+        self.clips = [entry for shard in self.shards for entry in shard.clips]
+        self.recordings = {entry["split"]["identity"]: entry["scene"] for entry in self.clips}
 
     def plan_split(self, entries: Iterable[SceneEntry]) -> None:
-        """Find out before hours of work, not after them, that the sides cannot be kept."""
+        """Find out before hours of work, not after them, that the sides cannot be kept.
+
+        Args:
+            entries: all of the dataset, of which this run may only prepare some.
+        """
         known = {entry["scene"] for entry in self.clips}
         coming = [
             split_scene(self.dataset.card.id, entry, identity=f"not prepared: {entry.name}")
             for entry in entries
             if entry.name not in known
         ]
-        if not self.clips:
-            try:
-                make_split(coming, name=self.name, seed=self.manifest.split_seed)
-            except SplitError:
-                # The authors' sides share places, as those of 7-Scenes do on purpose.
-                self.manifest = replace(self.manifest, official=False)
-                self.manifest.write(self.out)
-        self.split(coming)
-
-    @property
-    def name(self) -> str:
-        return f"{self.dataset.card.id} {self.manifest.settings.reference}"
+        try:
+            self.split(coming)
+        except SplitError as error:
+            if self.clips:
+                raise SplitError(
+                    f"{self.out} cannot take more scenes: {error}. --by-place divides it anew"
+                ) from None
+            # The authors' sides share places, as those of 7-Scenes do on purpose.
+            self.manifest = replace(self.manifest, official=False)
+            self.manifest.write(self.out)
+            self.split(coming)
 
     def split(self, coming: Iterable[SplitScene] = ()) -> Split:
         """Sides of all clips here, and of those to come."""
-        scenes = [SplitScene(**entry["split"]) for entry in self.clips]
-        official, path = self.manifest.official, self.out / SPLIT_NAME
-        if path.is_file():
-            return extend_split(read_split(path), [*scenes, *coming], official=official)
-        seed = self.manifest.split_seed
-        return make_split([*scenes, *coming], name=self.name, seed=seed, official=official)
+        return split_of(self.out, self.manifest, self.clips, coming)
 
     def run(
         self,
@@ -206,17 +200,13 @@ class _Work:
         # The dataset's own rule is about consecutive frames.
         start = scene.official_start((settings.frames - 1) * settings.stride + 1)
         clip = _decode(scene, start, settings, settings.size)
-        for other in self.clips:
-            if other["split"]["identity"] == clip.source_hash:
-                raise DatasetError(f"it is the same recording as {other['scene']}")
+        if clip.source_hash in self.recordings:
+            raise DatasetError(f"it is the same recording as {self.recordings[clip.source_hash]}")
         seconds = {"decode": time.perf_counter() - begin}
         found = self.reference(scene, clip, start, should_stop)
         seconds["reference"] = time.perf_counter() - begin - seconds["decode"]
-        factor = _multiple(clip, settings.scale)
-        pictures = clip
-        if factor > 1:
-            larger = (factor * clip.size[0], factor * clip.size[1])
-            pictures = _decode(scene, start, settings, larger)
+        larger = picture_size(clip, settings.scale)
+        pictures = clip if larger == clip.size else _decode(scene, start, settings, larger)
         try:
             encoded = encode_clip(pictures, found, quality=settings.quality)
         except DatasetError as error:
@@ -248,6 +238,7 @@ class _Work:
             "scene": entry.name,
             "split": asdict(split_scene(self.dataset.card.id, entry, identity=clip.source_hash)),
             "window": record["window"],
+            "picture_size": list(pictures.size),
             "reference": {"id": settings.reference, **provenance},
             "unit": provenance.get("unit"),
             "unit_name": record["unit_name"],
@@ -287,7 +278,8 @@ class _Work:
 
     def append(self, made: _Made) -> int:
         """Put a scene on disk; returns its bytes."""
-        number = sum(len(shard.clips) for shard in self.shards)
+        # Not their count: a damaged shard may have been removed.
+        number = max((int(entry["number"]) for entry in self.clips), default=-1) + 1
         suffixes = {"pictures": made.record["pictures"]["suffix"], **SUFFIXES}
         payload = {
             kind: [(f"{index:03d}.{suffixes[kind]}", data) for index, data in enumerate(members)]
@@ -299,6 +291,8 @@ class _Work:
             shard = Shard(self.out, shard.number + 1)
             self.shards.append(shard)
         shard.append(segment, {"number": number, **made.listed})
+        self.clips.append(shard.clips[-1])
+        self.recordings[made.listed["split"]["identity"]] = made.listed["scene"]
         return len(segment.data)
 
     def close(self) -> None:
@@ -321,6 +315,7 @@ class _Work:
             "failed": len(self.manifest.failed),
             "left": self.left,
             "bytes": sum(entry["bytes"] for entry in clips),
+            "picture_sizes": sorted({tuple(entry.get("picture_size", ())) for entry in clips}),
             "shards": len([shard for shard in self.shards if shard.clips]),
             "seconds": round(sum(entry["seconds"]["total"] for entry in clips), 3),
             "precision": {**measured, "picture_psnr_db": min(values, default=None)},
@@ -345,18 +340,21 @@ class _Unusable(DatasetError):
     """No other clip would do better, so the run ends."""
 
 
-def split_scene(dataset: str, entry: SceneEntry, *, identity: str) -> SplitScene:
-    """A scene of a dataset as split files know it: names and places are unique over datasets."""
-    return SplitScene(
-        f"{dataset}::{entry.name}", f"{dataset}::{entry.place}", identity, entry.split
-    )
-
-
 def _decode(scene: Scene, start: int, settings: Settings, size: tuple[int, int]) -> Clip:
     return scene.clip(start=start, stride=settings.stride, count=settings.frames, size=size)
 
 
-def _multiple(clip: Clip, most: int) -> int:
-    """The largest multiple of the clip's size, up to `most`, that its crop of the source has."""
-    have = min(clip.crop[2] // clip.size[0], clip.crop[3] // clip.size[1])
-    return max(1, min(most, have))
+def picture_size(clip: Clip, most: float) -> tuple[int, int]:
+    """(height, width) at which the pictures of a clip are kept.
+
+    In its shape, at most so many times as large, and never of more pixels than the source has. Not
+    every size will do: that of the same part of the source to the pixel, for which geometry is.
+    """
+    height, width = clip.size
+    factor = min(most, clip.crop[2] / height, clip.crop[3] / width)
+    for rows in range(int(height * factor + 1e-9), height, -1):
+        size = (rows, round(rows * width / height))
+        if cover_crop(clip.source_size, size) == clip.crop:
+            return size
+    whole = max(1, int(factor))  # pixels that are not square
+    return whole * height, whole * width

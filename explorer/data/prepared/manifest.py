@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from explorer._atomic import replace_file
+from explorer._atomic import lock, replace_file
 from explorer.data.prepared.codes import LOSSLESS
 from explorer.errors import DatasetError
 
@@ -30,7 +30,8 @@ class Settings:
         frames: of each clip.
         stride: distance between them, in frames of the scene.
         size: (height, width) that the reference sees.
-        scale: pictures are kept at this whole multiple of `size`, as far as the scene has pixels.
+        scale: pictures are kept up to so many times as large as `size`, as far as the scene has
+            pixels.
         quality: of the pictures, 1 to 100 for JPEG, `codes.LOSSLESS` for PNG.
 
     Raises:
@@ -42,7 +43,7 @@ class Settings:
     frames: int = 81
     stride: int = 1
     size: tuple[int, int] = (294, 518)
-    scale: int = 1
+    scale: float = 2.0
     quality: int = 95
 
     def __post_init__(self) -> None:
@@ -64,7 +65,8 @@ class Manifest:
     Attributes:
         settings: of all clips.
         split_seed: of the sides of places.
-        official: whether the dataset's own sides count; they do not where they share places.
+        official: whether the dataset's own sides count; they do not where they share places, or
+            nobody wants them.
         failed: why, by scene.
         weights: sha256 of the reference's weights, once a clip has told; None for a reference
             without any.
@@ -96,36 +98,52 @@ def read_manifest(root: Path) -> Manifest:
         if values.pop("format") != FORMAT:
             raise ValueError("it is of another version")
         settings = values.pop("settings")
-        return Manifest(Settings(**{**settings, "size": tuple(settings["size"])}), **values)
+        settings |= {"size": tuple(settings["size"]), "scale": float(settings["scale"])}
+        return Manifest(Settings(**settings), **values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(f"{path} is no manifest of prepared data ({error!r})") from None
 
 
-def start_manifest(root: Path, wanted: Manifest) -> Manifest:
+def start_manifest(
+    root: Path, settings: Settings, *, split_seed: int | None = None, by_place: bool = False
+) -> Manifest:
     """The manifest of a store to go on with; a new one in a folder that holds nothing else.
+
+    Another seed, or sides by place for those of the dataset, divide a store anew: its split's file
+    is removed. What was trained on the old sides keeps that file beside it.
+
+    Args:
+        root: folder of the store.
+        settings: of all its clips.
+        split_seed: None keeps that of the store; 0 for a new one.
+        by_place: leave the dataset's own sides alone.
 
     Raises:
         DatasetError: the folder was prepared with other settings, or holds other things.
     """
     if (root / NAME).is_file():
         found = read_manifest(root)
-        differences = found.settings.differences(wanted.settings)
-        if found.split_seed != wanted.split_seed:
-            differences.append(f"split seed {wanted.split_seed}, not {found.split_seed}")
+        differences = found.settings.differences(settings)
         if differences:
             raise DatasetError(
                 f"{root} was prepared with other settings (you ask for {'; '.join(differences)}): "
                 "choose another folder, or the same settings"
             )
-        return found
+        seed = found.split_seed if split_seed is None else split_seed
+        wanted = replace(found, split_seed=seed, official=found.official and not by_place)
+        if wanted != found:
+            (root / SPLIT_NAME).unlink(missing_ok=True)
+            wanted.write(root)
+        return wanted
     root.mkdir(parents=True, exist_ok=True)
     others = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
     if others:
         raise DatasetError(
             f"{root} holds other things ({', '.join(others[:3])}): choose a new folder"
         )
-    wanted.write(root)
-    return wanted
+    new = Manifest(settings, split_seed or 0, not by_place)
+    new.write(root)
+    return new
 
 
 def with_failure(manifest: Manifest, scene: str, reason: str | None) -> Manifest:
@@ -145,15 +163,6 @@ def sole_writer(root: Path) -> Iterator[None]:
     """
     root.mkdir(parents=True, exist_ok=True)
     with (root / _LOCK_NAME).open("a") as file:
-        try:
-            import fcntl
-        except ImportError:  # not a POSIX system: one writer is the user's care
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DatasetError(
-                f"{root} is being filled by another process: wait for it or stop it"
-            ) from None
+        if not lock(file):
+            raise DatasetError(f"{root} is being filled by another process: wait for it or stop it")
         yield

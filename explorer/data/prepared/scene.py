@@ -46,6 +46,7 @@ class PreparedScene(Scene):
     Attributes:
         identity: sha256 of the recording, see `SplitScene`.
         sha256: of all that is kept of it.
+        picture_size: (height, width) of the pictures, as they are kept.
         record: what was written down about it, see docs/prepare.md.
     """
 
@@ -60,7 +61,8 @@ class PreparedScene(Scene):
                 int(frame): slot for slot, frame in enumerate(self.record["maps"]["frames"])
             }
             self._cameras = decode_cameras(self.record)
-            self._picture_size = tuple(self.record["pictures"]["size"])
+            height, width = self.record["pictures"]["size"]
+            self.picture_size: tuple[int, int] = (int(height), int(width))
             reference, self.sparse = self.record["reference"], bool(self.record["maps"]["sparse"])
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(f"{shard.path} is of another version ({error!r})") from None
@@ -99,7 +101,7 @@ class PreparedScene(Scene):
     def view(self, frame: int) -> View:
         slot = self._slot(frame)
         # Intrinsics of the maps, for pictures of another size.
-        cameras = self._cameras.select([slot]).resized(*self._picture_size)
+        cameras = self._cameras.select([slot]).resized(*self.picture_size)
         depth, confidence = self._depths([slot])
         return View(cameras.intrinsics[0], cameras.cam_from_world[0], depth[0], confidence[0])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ class Frame:
 
     Attributes:
         number: its place in the video.
+        time: seconds, NaN where the annotations do not say.
         image, depth, depth_mask, mask: paths below the dataset's root, None where there is none.
         size: (height, width) of the picture.
         intrinsics: (3, 3) in its pixels, centres at +0.5.
@@ -28,6 +30,7 @@ class Frame:
     """
 
     number: int
+    time: float
     image: str
     depth: str | None
     depth_mask: str | None
@@ -65,6 +68,7 @@ class Frame:
         pose = np.concatenate([rotation, translation[:, None]], axis=1)
         return cls(
             number=int(given["frame_number"]),
+            time=float(given.get("frame_timestamp", math.nan)),
             image=str(given["image"]["path"]),
             depth=depth.get("path"),
             depth_mask=depth.get("mask_path"),

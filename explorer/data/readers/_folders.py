@@ -11,6 +11,7 @@ from typing import ClassVar
 from explorer._images import natural_key
 from explorer.data.dataset import Dataset, SceneEntry
 from explorer.data.scene import Scene
+from explorer.errors import DatasetError
 
 
 class FolderDataset(Dataset):
@@ -59,7 +60,16 @@ class FolderDataset(Dataset):
 
     @cached_property
     def _by_name(self) -> dict[str, Path]:
-        return {self.name_of(folder): folder for folder in self.scene_folders(self.root)}
+        found: dict[str, Path] = {}
+        for folder in self.scene_folders(self.root):
+            name = self.name_of(folder)
+            if name in found:
+                raise DatasetError(
+                    f"{found[name]} and {folder} are both called {name}: rename one, or open the "
+                    "folders above them one by one"
+                )
+            found[name] = folder
+        return found
 
     @classmethod
     def scene_folders(cls, root: Path, levels: int | None = None) -> Iterator[Path]:

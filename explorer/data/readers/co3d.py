@@ -7,13 +7,15 @@ part around the principal point that the published probing of video models used;
 from __future__ import annotations
 
 import gzip
+from collections import abc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from explorer import _images
 from explorer._images import natural_key
-from explorer._typing import UInt8
+from explorer._typing import Float, UInt8
 from explorer.data.dataset import Dataset, DatasetCard, Scene, SceneEntry, View, register
 from explorer.data.readers import _common as common
 from explorer.data.readers._co3d_crop import ASPECT, crop_of, official_start
@@ -113,13 +115,23 @@ class Sequence(Scene):
             np.stack([frame.intrinsics for frame in self.frames]),
         )
         depths = any(frame.depth for frame in self.frames)
+        times = np.array([frame.time for frame in self.frames], dtype=np.float64)
+        gaps = np.diff(times)
+        self.times = times if np.isfinite(times).all() and (gaps > 0).all() else None
         super().__init__(
             entry,
             dataset="co3d",
             frames=len(frames),
             geometry="multi-view stereo" if depths else None,
+            fps=_images.FPS if self.times is None or not len(gaps) else float(1 / np.median(gaps)),
             treatment=f"cropped to {ASPECT[0]}:{ASPECT[1]} at {self.crops}",
         )
+
+    def seconds(self, frames: abc.Sequence[int]) -> Float[np.ndarray, " T"]:
+        """As annotated, where times rise; else at the usual rate."""
+        if self.times is None:
+            return super().seconds(frames)
+        return np.asarray(self.times[list(frames)] - self.times[0], dtype=np.float64)
 
     def source(self, frame: int) -> bytes:
         """The picture as it was downloaded."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from explorer.data.dataset import Dataset, DatasetCard, SceneEntry, register
-from explorer.data.prepared.manifest import MARK, NAME, SPLIT_NAME, Manifest, read_manifest
+from explorer.data.prepared.manifest import MARK, NAME, Manifest, read_manifest
 from explorer.data.prepared.scene import PreparedScene
 from explorer.data.prepared.shards import Shard, open_shards
-from explorer.data.splits import Split, read_split
+from explorer.data.prepared.sides import split_of
+from explorer.data.splits import Split
 from explorer.errors import DatasetError
 
 CARD = DatasetCard(
@@ -41,28 +44,18 @@ class Prepared(Dataset):
         with path.open("rb") as file:
             return MARK in file.read(200)  # other datasets may have manifests too
 
-    @property
+    @cached_property
     def split(self) -> Split:
         """Which scenes train and which test; names and places start with the dataset's id.
 
         Raises:
-            DatasetError: the last run of `emerge3d prepare` was killed before it could say.
             SplitError: the file is broken.
         """
-        path = self.root / SPLIT_NAME
-        if not path.is_file():
-            raise DatasetError(
-                f"{self.root} has no {SPLIT_NAME}: run the same emerge3d prepare again to its end"
-            )
-        return read_split(path)
+        return split_of(self.root, self.manifest, [entry for _, entry in self.clips.values()])
 
     def listing(self) -> tuple[SceneEntry, ...]:
         clips = [entry for _, entry in self.clips.values()]
-        sides = {}
-        if (self.root / SPLIT_NAME).is_file():
-            sides = {
-                each.scene: side for side, scenes in self.split.sides.items() for each in scenes
-            }
+        sides = {each.scene: side for side, scenes in self.split.sides.items() for each in scenes}
         return tuple(
             SceneEntry(entry["scene"], entry["split"]["place"], sides.get(entry["split"]["scene"]))
             for entry in clips
@@ -72,14 +65,22 @@ class Prepared(Dataset):
         shard, listed = self.clips[entry.name]
         return PreparedScene(entry, shard, listed)
 
-    def side(self, name: str) -> list[PreparedScene]:
-        """The scenes on one side of the split, opened.
+    def side(self, name: str, *, most: int | None = None) -> list[PreparedScene]:
+        """The scenes on one side of the split, opened, in the order of the store.
+
+        Args:
+            name: of the side.
+            most: scenes at most. Which ones follows from hashes of their recordings, so that they
+                are of all parts of the dataset, and that more take in those of fewer.
 
         Raises:
             DatasetError, SplitError: as `split`.
         """
         wanted = {each.scene for each in self.split.sides.get(name, ())}
         found = [entry for _, entry in self.clips.values() if entry["split"]["scene"] in wanted]
+        if most is not None and len(found) > most:
+            order = sorted(_draw(entry) for entry in found)
+            found = [entry for entry in found if _draw(entry) <= order[most - 1]] if most else []
         by_name = {entry.name: entry for entry in self.entries}
         return [self.open(by_name[entry["scene"]]) for entry in found]
 
@@ -102,6 +103,10 @@ class Prepared(Dataset):
                 for entry in shard.clips
             }
         return self._found
+
+
+def _draw(entry: dict[str, Any]) -> bytes:
+    return hashlib.sha256(f"some\0{entry['split']['identity']}".encode()).digest()
 
 
 def open_prepared(root: str | Path) -> Prepared:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -45,12 +46,13 @@ class ScanNet(FolderDataset):
         """`split` from scannetv2_train.txt, _val.txt and _test.txt in the folders above."""
         name = folder.name
         place = re.sub(r"^(scene\d{4})_\d\d$", r"\1", name)
-        return SceneEntry(name, place, self._splits().get(name))
+        return SceneEntry(name, place, self._splits.get(name))
 
     def read(self, entry: SceneEntry, folder: Path) -> Scene:
         """Open a scan; reads its poses."""
         return Scan(entry, folder)
 
+    @cached_property
     def _splits(self) -> dict[str, str]:
         found: dict[str, str] = {}
         for above in (self.root, self.root.parent, self.root.parent.parent):
@@ -103,6 +105,8 @@ class Scan(Scene):
         """Pose and depth; the depth camera's map is carried into the colour camera."""
         raw = common.read_depth(self.folder / "depth" / f"{self.pictures[frame].stem}.png")
         size = self.size()
+        _check_size(f"intrinsic_color.txt of {self.name}", self.color, size)
+        _check_size(f"intrinsic_depth.txt of {self.name}", self.depth, raw.shape)
         depth = register_depth(raw / 1000, self.depth, self.color, np.eye(4), size=size)
         return View(self.color, self.poses[frame], depth)
 
@@ -128,6 +132,21 @@ def _matrix(folder: Path, camera: str) -> Float[np.ndarray, "3 3"]:
             "would turn is not documented; register the depth maps first and write the identity"
         )
     return common.intrinsics(found[0, 0], found[1, 1], found[0, 2], found[1, 2], centers=0.0)
+
+
+def _check_size(what: str, matrix: Float[np.ndarray, "3 3"], size: tuple[int, ...]) -> None:
+    """The exporter can make pictures smaller, and leaves their intrinsics as they are.
+
+    Raises:
+        DatasetError: a principal point is far from the middle of a picture.
+    """
+    height, width = size
+    off = np.abs(matrix[:2, 2] / [width, height] - 0.5)
+    if off.max() > 0.25:
+        raise DatasetError(
+            f"{what} has its principal point at {matrix[0, 2]:.0f}, {matrix[1, 2]:.0f}, and the "
+            f"pictures are {width}x{height}: it is of pictures of another size; scale it"
+        )
 
 
 def _number(path: Path) -> int:

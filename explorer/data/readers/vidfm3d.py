@@ -9,7 +9,10 @@ beside that, are not read.
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from explorer._images import natural_key
 from explorer._typing import UInt8
 from explorer.data.dataset import Dataset, DatasetCard, Scene, SceneEntry, View, register
 from explorer.data.readers import _common as common
+from explorer.data.readers.co3d import CATEGORIES
 from explorer.errors import DatasetError
 
 SPLITS = (("train.json", "train"), ("val.json", "val"))
@@ -38,7 +42,10 @@ LEVELS = 3
     )
 )
 class Vidfm3d(Dataset):
-    """Clips named by their paths; the place is SUBSET/HASH of the dataset that they are of."""
+    """Clips, called SUBSET/HASH like the scenes of DL3DV and CO3Dv2 that they are of.
+
+    So they are whichever folder was opened; those of neither are called by their paths.
+    """
 
     @classmethod
     def finds(cls, root: Path) -> bool:
@@ -46,33 +53,66 @@ class Vidfm3d(Dataset):
         return next(iter(_files(root, first=True)), None) is not None
 
     @cached_property
+    def _base(self) -> Path:
+        return self.root if self.root.is_dir() else self.root.parent
+
+    @cached_property
     def _by_name(self) -> dict[str, Path]:
-        """Name without ending; a file that is alone in its folder is called like the folder."""
+        """A file that is alone in its folder is called like the folder."""
+        files = _files(self.root)
+        together = Counter(path.parent for path in {*files, *self._base.glob("*.sft")})
         found: dict[str, Path] = {}
-        base = self.root if self.root.is_dir() else self.root.parent
-        for path in _files(self.root):
-            alone = len(list(path.parent.glob("*.sft"))) == 1 and path.parent != base
-            named = path.parent if alone else path.with_suffix("")
-            found[named.relative_to(base).as_posix()] = path
+        for path in files:
+            alone = together[path.parent] == 1
+            origin, stem = _origin(path), path.with_suffix("")
+            if origin is not None:
+                last = () if alone or stem.parts[-2:] == origin else (stem.name,)
+                name = "/".join((*origin, *last))
+            else:
+                named = path.parent if alone and path.parent != self._base else stem
+                name = named.relative_to(self._base).as_posix()
+            if name in found:
+                raise DatasetError(
+                    f"{found[name]} and {path} are both called {name}: open their folders one by "
+                    "one"
+                )
+            found[name] = path
         return found
 
     def listing(self) -> tuple[SceneEntry, ...]:
-        """All files; `split` from train.json and val.json."""
-        splits = self._splits()
-        return tuple(SceneEntry(name, name, splits.get(name)) for name in self._by_name)
+        """All files; `split` from train.json and val.json; places are those of the origin."""
+        entries = []
+        for name, path in self._by_name.items():
+            subset, scene = _origin(path) or ("", "")
+            place = f"co3d::{subset}/{scene}" if subset in CATEGORIES else f"dl3dv::{scene}"
+            split = self._splits.get(f"{subset}/{scene}" if subset else name)
+            entries.append(SceneEntry(name, place if subset else name, split))
+        return tuple(entries)
 
     def open(self, entry: SceneEntry) -> Scene:
         """Open a file; reads its cameras."""
         return Processed(entry, self._by_name[entry.name])
 
+    @cached_property
     def _splits(self) -> dict[str, str]:
         found: dict[str, str] = {}
-        base = self.root if self.root.is_dir() else self.root.parent
-        for name, split in SPLITS:
-            if (base / name).is_file():
-                rows = common.read_json(base / name)
-                found |= {"/".join(str(part) for part in row): split for row in rows}
+        for folder in (self._base.parent.parent, self._base.parent, self._base):
+            for name, split in SPLITS:
+                if (folder / name).is_file():
+                    rows = common.read_json(folder / name)
+                    found |= {"/".join(str(part) for part in row): split for row in rows}
         return found
+
+
+def _origin(path: Path) -> tuple[str, str] | None:
+    """(SUBSET, HASH) of a file in SUBSET/HASH/ or called so; None where neither is a known subset.
+
+    Subsets of DL3DV are called 1K to 11K, those of CO3Dv2 like its categories.
+    """
+    for subset, name in itertools.pairwise(path.with_suffix("").parts[-3:]):
+        if re.fullmatch(r"\d+K", subset) or subset in CATEGORIES:
+            return subset, name
+    return None
 
 
 class Processed(Scene):

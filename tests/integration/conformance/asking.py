@@ -5,28 +5,37 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from explorer import plugins
 from explorer.backbones import registry
 from explorer.backbones.base import Backbone
 from explorer.clip import Clip, clip_from_frames
 from explorer.features import Features
 
 IDS = [card.id for card in registry.cards()]
-SMALL_GRID = (4, 6)
+for _plugin in plugins.load():  # a backbone that is left out would pass by not being asked
+    if _plugin.error is not None:
+        raise _plugin.error
+SMALL_GRID = (2, 4)
+FEW_TOKENS = 24
+"""A grid of so many is small already: models with a table of places take no other."""
 
 
-def small(backbone: Backbone) -> Backbone:
+def small(backbone: Backbone, grid: tuple[int, int] = SMALL_GRID) -> Backbone:
     """The same loaded model (weights and lock) for a smaller picture, to be quick."""
     card = backbone.card
+    if math.prod(card.token_grid) <= FEW_TOKENS:
+        return backbone
     patch = [size // count for size, count in zip(card.input_size, card.token_grid, strict=True)]
-    rows, columns = SMALL_GRID
+    rows, columns = grid
     smaller = copy.copy(backbone)
     smaller.card = dataclasses.replace(
-        card, input_size=(rows * patch[0], columns * patch[1]), token_grid=SMALL_GRID
+        card, input_size=(rows * patch[0], columns * patch[1]), token_grid=grid
     )
     return smaller
 
@@ -60,6 +69,14 @@ def latents_of(backbone: Backbone, clip: Clip) -> dict[str, Any]:
     return {} if backbone.encoder_hash is None else {"latents": backbone.encode(clip)}
 
 
+def any_latents(backbone: Backbone, count: int) -> dict[str, Any]:
+    """Latents of a clip of `count` frames, made up where the model says their shape."""
+    shape = getattr(backbone, "latent_shape", None)
+    if shape is None:
+        return latents_of(backbone, make_clip(backbone, count))
+    return {"latents": np.random.default_rng(0).normal(size=shape(count)).astype(np.float32)}
+
+
 def blocks_of(backbone: Backbone) -> Sequence[Any]:
     """Its blocks, also of a model that reads its network no sooner than a pass needs it."""
     if not backbone.blocks:
@@ -67,11 +84,12 @@ def blocks_of(backbone: Backbone) -> Sequence[Any]:
     return backbone.blocks
 
 
-def digests() -> dict[str, str]:
-    """Fingerprint of one cell of every backbone."""
+def digests(models: Mapping[str, Backbone] | None = None) -> dict[str, str]:
+    """Fingerprint of one cell of every backbone; `models` are those that are loaded already."""
     found = {}
     for name in IDS:
-        backbone = small(registry.load(name, device="cpu"))
+        loaded = (models or {}).get(name)
+        backbone = small(loaded or registry.load(name, device="cpu"))
         features = ask(backbone, some_clip(backbone), seed=4)
         found[name] = hashlib.sha256(features.values.tobytes()).hexdigest()
     return found

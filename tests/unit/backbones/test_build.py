@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from weights_left import set_aside
 
 from explorer.backbones import _build, _published, registry
 from explorer.backbones._options import Target
 from explorer.errors import BackboneError
 
 NAME = "wan2.1-1.3b"
-KINDS = (torch.Tensor, torch.nn.Parameter)
 
 
 @pytest.fixture
@@ -109,17 +109,52 @@ def test_weights_that_do_not_fit_are_refused_and_let_go(folder: Path, damage: st
         path.unlink()
         expected = r"no \*\.safetensors"
     del state
-    gc.collect()
-    before = {id(x) for x in gc.get_objects() if type(x) in KINDS and not x.is_meta}
-    with pytest.raises(BackboneError, match=expected):
-        registry.load(NAME, target=Target(weights=folder))
-    gc.collect()
-    left = [
-        tuple(x.shape)
-        for x in gc.get_objects()
-        if type(x) in KINDS and not x.is_meta and id(x) not in before and x.numel() > 500
-    ]
-    assert left == []
+    with set_aside() as weights_left:
+        with pytest.raises(BackboneError, match=expected):
+            registry.load(NAME, target=Target(weights=folder))
+        assert weights_left() == []
+
+
+@pytest.mark.parametrize("shortage", [False, True], ids=["broken", "out of memory"])
+def test_an_error_that_is_kept_keeps_none_of_what_was_read(
+    shortage: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = weights(folder)
+    first, second = (whole.with_name(f"part-{n}.safetensors") for n in range(2))
+    state = load_file(whole)
+    whole.unlink()
+    names = sorted(state)
+    save_file({name: state[name] for name in names[:-9]}, first)
+    save_file({name: state[name] for name in names[-9:]}, second)
+    del state
+    expected = f"{second} is broken"
+    if shortage:
+        expected = f"{NAME} ran out of memory: `emerge3d backbones {NAME}` lists"
+        assign, rest = _build._assign, iter(range(20))
+
+        def full(*parts: Any) -> None:
+            if next(rest, None) is None:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            assign(*parts)
+
+        monkeypatch.setattr(_build, "_assign", full)
+    else:
+        second.write_bytes(b"cut short")
+    with set_aside() as weights_left:
+        with pytest.raises(BackboneError) as caught:
+            registry.load(NAME, target=Target(weights=folder))
+        assert str(caught.value).startswith(expected)
+        assert weights_left() == []
+
+
+def test_memory_that_runs_out_in_a_pass_is_said_with_what_helps(folder: Path) -> None:
+    model: Any = registry.load(NAME, target=Target(weights=folder))
+    with pytest.raises(BackboneError, match="lists the options that need less, and a shorter"):
+        with model.hold(lambda: False):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+    assert not model.lock.locked()
+    with pytest.raises(RuntimeError, match="shapes"), model.hold(lambda: False):
+        raise RuntimeError("shapes do not match")
 
 
 def test_building_on_meta_takes_no_memory_for_parameters() -> None:

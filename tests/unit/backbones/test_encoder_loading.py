@@ -137,25 +137,8 @@ def test_a_published_configuration_gives_the_registered_card(
 def test_a_configuration_without_sizes_is_refused(tmp_path: Path) -> None:
     registry.write_tiny("vjepa2-l", tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vjepa2"}))
-    with pytest.raises(BackboneError, match=r"is incomplete \(KeyError: 'hidden_size'\)"):
+    with pytest.raises(BackboneError, match=r"is incomplete .*\(KeyError: 'hidden_size'\)"):
         registry.load("vjepa2-l", target=Target(weights=tmp_path))
-
-
-def test_bfloat16_stays_close_to_float32(tmp_path: Path, make_clip: MakeClip) -> None:
-    clip = make_clip(2, (64, 64))
-    for name in IDS:
-        folder = tmp_path / name
-        registry.write_tiny(name, folder)
-        last = registry.card(name, weights=folder).layers - 1
-        count = 1 if name == "vjepa1-h" else 2
-        found = []
-        for dtype in ("float32", "bfloat16"):
-            model = registry.load(name, target=Target(weights=folder, dtype=dtype))
-            taken = clip if count == 2 else make_clip(1, (64, 64))
-            values = model.extract(taken, layers=[last], sigma=0.0)[last].values
-            found.append(values.astype(np.float64))
-        assert np.abs(found[0] - found[1]).mean() < 0.05 * found[0].std(), name
-        registry.unload(name)
 
 
 @pytest.mark.parametrize("found", ["4.57.1", None])

@@ -73,26 +73,52 @@ def test_no_hook_stays_behind_after_a_pass_a_stop_or_an_error(blocks: list[Count
     assert hooks_of(blocks) == 0
 
 
+def test_a_wanted_block_that_does_not_run_is_no_shorter_answer(blocks: list[Counting]) -> None:
+    with pytest.raises(RuntimeError, match=r"blocks \[3\] were not run"):
+        run_blocks(lambda: run(blocks[:3]), blocks, layers=[1, 3], keep=torch.clone)
+    assert hooks_of(blocks) == 0
+
+
+class Visiting(nn.Module):
+    """Blocks that are brought in one after the other, each with a reading inside."""
+
+    def __init__(self, blocks: list[Counting]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(block, Counting()) for block in blocks)
+
+    def forward(self) -> torch.Tensor:
+        x = torch.zeros(2)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["output", "inside"])
 @pytest.mark.parametrize("last", [1, 4])
-def test_blocks_that_are_brought_in_one_after_the_other_end_their_pass_as_well(
-    blocks: list[Counting], last: int
+def test_blocks_that_are_brought_in_end_their_pass_and_none_stays(
+    blocks: list[Counting], last: int, inside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from diffusers.hooks import apply_group_offloading
+    from diffusers.hooks.group_offloading import ModuleGroup
 
-    class Network(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.blocks = nn.ModuleList(blocks)
-
-        def forward(self) -> torch.Tensor:
-            return run(blocks)
-
-    network = Network()
-    cpu = torch.device("cpu")
+    present: set[int] = set()
+    monkeypatch.setattr(ModuleGroup, "onload_", lambda group: present.add(id(group.modules[0])))
+    monkeypatch.setattr(ModuleGroup, "offload_", lambda g: present.discard(id(g.modules[0])))
+    network, cpu = Visiting(blocks), torch.device("cpu")
     apply_group_offloading(
         network, onload_device=cpu, offload_type="block_level", num_blocks_per_group=1
     )
+    visitors, readers = list(network.blocks), [block[0] for block in network.blocks]
     for turn in (1, 2):
-        kept = run_blocks(network, blocks, layers=[0, last], keep=torch.clone)
-        assert {layer: float(value[0]) for layer, value in kept.items()} == {0: 1, last: last + 1}
+        kept = run_blocks(
+            network,
+            visitors,
+            layers=[0, last],
+            keep=torch.clone,
+            readers=readers if inside else None,
+        )
+        first = 1 if inside else 2
+        expected = {0: first, last: 2 * last + first}
+        assert {layer: float(value[0]) for layer, value in kept.items()} == expected
         assert [block.runs for block in blocks] == [turn if n <= last else 0 for n in range(5)]
+        assert not present & set(map(id, visitors))

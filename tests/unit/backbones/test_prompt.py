@@ -104,9 +104,13 @@ def test_an_encoder_without_a_shard_is_not_run(folder: Path) -> None:
         _prompt.embeddings(ENCODER, "", folder=folder, compute=never)
 
 
+@pytest.mark.parametrize("kind", ["safetensors", "torch"])
 def test_an_encoder_that_does_not_fit_into_memory_is_not_run(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if kind == "torch":
+        (folder / "text_encoder" / "model.safetensors").unlink()
+        torch.save({"a": torch.zeros(2)}, folder / "text_encoder" / "pytorch_model.bin")
     monkeypatch.setattr(_memory, "free", lambda device: 3)
     with pytest.raises(BackboneError, match="some-model needs about .* of host memory once"):
         _prompt.embeddings(ENCODER, "", folder=folder, compute=never)

@@ -38,6 +38,21 @@ def test_ids_are_unique() -> None:
         registry.register(registry.card("toy-wan"))(lambda card, device, dtype: object())  # type: ignore[arg-type,return-value]
 
 
+@pytest.mark.parametrize("changes", [{"dtype": "fp8"}, {"vae_dtype": "fp8"}])
+@pytest.mark.parametrize("name", ["rgb", "wan2.1-1.3b"])
+def test_a_precision_that_there_is_not_is_refused(
+    name: str, changes: dict[str, str], tmp_path: Path
+) -> None:
+    target = Target(weights=tmp_path if name != "rgb" else None, **changes)  # type: ignore[arg-type]
+    with pytest.raises(BackboneError, match="'fp8' is unknown: choose float32, bfloat16, float16"):
+        registry.load(name, target=target)
+
+
+def test_what_comes_with_the_package_has_no_card_of_other_weights(tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match="takes no other weights"):
+        registry.card("toy-wan", weights=tmp_path)
+
+
 @pytest.fixture
 def fresh() -> Iterator[None]:
     registry.unload("rgb")

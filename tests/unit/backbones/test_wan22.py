@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from weights_left import set_aside
 
 from explorer.backbones import registry, wan22
 from explorer.backbones._options import Target
@@ -22,8 +22,8 @@ from explorer.clip import Clip
 from explorer.errors import BackboneError
 
 MakeClip = Callable[..., Clip]
-SMALL, EXPERTS = "wan2.2-ti2v-5b", "wan2.2-a14b"
-SIZE, GRID = (64, 96), {SMALL: (2, 3), EXPERTS: (4, 6)}
+SMALL, IMAGE, EXPERTS = "wan2.2-ti2v-5b", "wan2.2-ti2v-5b-i2v", "wan2.2-a14b"
+SIZE, GRID = (64, 96), {SMALL: (2, 3), IMAGE: (2, 3), EXPERTS: (4, 6)}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def load(name: str, folder: Path) -> Any:
     card = dataclasses.replace(
         registry.card(name, weights=folder), input_size=SIZE, token_grid=GRID[name]
     )
-    loader = {SMALL: wan22.load_small, EXPERTS: wan22.load_experts}[name]
+    loader = {SMALL: wan22.load_small, IMAGE: wan22.load_image, EXPERTS: wan22.load_experts}[name]
     return loader(card, Target(weights=folder))
 
 
@@ -128,6 +128,61 @@ def test_the_pipeline_gives_the_small_model_the_same_kind_of_timesteps(small: An
     assert torch.equal(small.network_time(float(step[0, 0]), 3 * 2 * 3), step)
 
 
+def test_a_first_frame_has_no_noise_and_timestep_0_as_in_the_pipeline(
+    folders: dict[str, Path], make_clip: MakeClip
+) -> None:
+    """The pipeline encodes the frame alone and puts it in the place of the first latents."""
+    import diffusers
+    from PIL import Image
+
+    library: Any = diffusers
+    model, clip, sigma = load(IMAGE, folders[SMALL]), make_clip(9, SIZE), 0.627
+    given: dict[str, Any] = {}
+    pipeline = library.WanImageToVideoPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=model.vae,
+        scheduler=library.UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0
+        ),
+        transformer=model.transformer,
+        expand_timesteps=True,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    handle = model.transformer.register_forward_pre_hook(
+        lambda module, inputs, named: given.update(named), with_kwargs=True
+    )
+    pipeline(
+        Image.fromarray(clip.frames[0]),
+        height=SIZE[0],
+        width=SIZE[1],
+        num_frames=9,
+        num_inference_steps=1,
+        guidance_scale=1.0,
+        prompt_embeds=model.prompt,
+        output_type="latent",
+    )
+    theirs = dict(given)
+    found = model.extract(clip, layers=[3], sigma=sigma, seed=5)
+    handle.remove()
+    level = registry.noise_level(IMAGE, sigma)
+    assert level is not None
+    steps = theirs["timestep"] / theirs["timestep"].max() * level.timestep
+    assert torch.equal(given["timestep"], steps)
+    assert steps.unique().tolist() == [0.0, level.timestep]
+    ours = given["hidden_states"]
+    torch.testing.assert_close(ours[:, :, 0], theirs["hidden_states"][:, :, 0])
+    clean = torch.from_numpy(model.encode(clip))[None]
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(5))
+    noisy = level.signal * clean + level.noise * noise
+    torch.testing.assert_close(ours[:, :, 1:], noisy[:, :, 1:])
+    plain = load(SMALL, folders[SMALL])
+    assert model.weights_hash != plain.weights_hash
+    assert model.encoder_hash == plain.encoder_hash, "they share latents"
+    text = plain.extract(clip, layers=[3], sigma=sigma, seed=5)
+    assert not np.array_equal(found[3].values, text[3].values)
+
+
 def test_latents_of_the_small_model_shrink_sixteen_times(small: Any, make_clip: MakeClip) -> None:
     assert small.encode(make_clip(5, SIZE)).shape == (4, 2, 4, 6)
 
@@ -159,26 +214,21 @@ def test_the_boundary_is_where_the_pipeline_has_it(experts: Any) -> None:
     ]
 
 
-def live_weights() -> int:
-    gc.collect()
-    return sum(type(o) is torch.nn.Parameter and not o.is_meta for o in gc.get_objects())
-
-
 def test_one_expert_at_a_time_is_read_and_only_when_it_is_asked_for(
     folders: dict[str, Path], make_clip: MakeClip
 ) -> None:
     clip = make_clip(1, SIZE)
-    before = live_weights()
-    model = load(EXPERTS, folders[EXPERTS])
-    assert model.expert is None
-    encoder = live_weights() - before
-    model.extract(clip, layers=[0], sigma=0.95)
-    assert model.expert == "transformer"
-    both = live_weights() - before
-    assert both > encoder
-    model.extract(clip, layers=[0], sigma=0.3)
-    assert model.expert == "transformer_2"
-    assert live_weights() - before == both
+    with set_aside() as weights_left:
+        model = load(EXPERTS, folders[EXPERTS])
+        assert model.expert is None
+        encoder = len(weights_left())
+        model.extract(clip, layers=[0], sigma=0.95)
+        assert model.expert == "transformer"
+        both = len(weights_left())
+        assert both > encoder
+        model.extract(clip, layers=[0], sigma=0.3)
+        assert model.expert == "transformer_2"
+        assert len(weights_left()) == both
     network = model.transformer
     model.extract(clip, layers=[0], sigma=0.5)
     assert model.transformer is network
@@ -261,10 +311,10 @@ def test_weights_that_do_not_fit_are_refused_and_none_stays_in_memory(
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path)
-    before = live_weights()
-    with pytest.raises(BackboneError, match=message):
-        load(name, broken).extract(make_clip(1, SIZE), layers=[0], sigma=0.3)
-    assert live_weights() == before
+    with set_aside() as weights_left:
+        with pytest.raises(BackboneError, match=message):
+            load(name, broken).extract(make_clip(1, SIZE), layers=[0], sigma=0.3)
+        assert weights_left() == []
 
 
 def test_an_expert_that_could_not_be_read_leaves_the_other_usable(
@@ -325,3 +375,4 @@ def test_the_cards_count_the_published_parameters() -> None:
     for name, models in parts.items():
         counted = sum(weights.numel() for model in models for weights in model.parameters())
         assert registry.card(name).parameters == counted
+    assert registry.card(IMAGE).parameters == registry.card(SMALL).parameters

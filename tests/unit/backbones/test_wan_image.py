@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from weights_left import set_aside
 
 from explorer.backbones import _wan_image, wan_image
 from explorer.backbones._options import Target
@@ -230,11 +230,6 @@ def copied(folder: Path, to: Path, part: str, change: Callable[[dict[str, Any]],
     return to
 
 
-def live_weights() -> int:
-    gc.collect()
-    return sum(type(o) is torch.nn.Parameter and not o.is_meta for o in gc.get_objects())
-
-
 @pytest.mark.parametrize(
     ("part", "change", "message"),
     [
@@ -264,10 +259,10 @@ def test_weights_that_do_not_fit_are_refused_and_none_stays_in_memory(
     message: str,
 ) -> None:
     broken = copied(folder, tmp_path / "broken", part, change)
-    before = live_weights()
-    with pytest.raises(BackboneError, match=message):
-        load(broken)
-    assert live_weights() == before
+    with set_aside() as weights_left:
+        with pytest.raises(BackboneError, match=message):
+            load(broken)
+        assert weights_left() == []
 
 
 def test_what_published_files_hold_beside_the_weights_is_passed_over(

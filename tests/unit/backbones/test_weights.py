@@ -129,7 +129,6 @@ def test_what_is_here_is_found_without_reading_weights(
     [
         ("GatedRepoError", "accept its licence at https://huggingface.co/someone/some-model"),
         ("RepositoryNotFoundError", "hf auth login"),
-        ("OfflineModeIsEnabled", "HF_HUB_OFFLINE is set"),
         ("OSError", "hf download someone/some-model --local-dir DIR"),
     ],
 )
@@ -148,6 +147,36 @@ def test_a_failed_download_says_what_to_do(
     with pytest.raises(BackboneError) as caught:
         _weights.download(card)
     assert expected in str(caught.value)
+
+
+def test_a_download_without_network_on_purpose_says_so(
+    card: BackboneCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(BackboneError) as caught:
+        _weights.download(card)  # the hub's library itself: it names another reason
+    expected = "HF_HUB_OFFLINE is set, so nothing is fetched: unset it, or on a machine with access"
+    assert str(caught.value).startswith(expected)
+    assert "hf download someone/some-model --local-dir DIR" in str(caught.value)
+
+
+def test_a_part_of_a_download_is_not_said_to_be_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import huggingface_hub
+
+    from explorer.cli import main
+
+    monkeypatch.delenv("EMERGE3D_WEIGHTS", raising=False)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
+    registry.write_tiny("wan2.1-1.3b", tmp_path)
+    assert main(["backbones", "wan2.1-1.3b", "--download"]) == 0
+    assert f"wan2.1-1.3b is in {tmp_path}" in capsys.readouterr().err
+    (tmp_path / "vae" / "config.json").unlink()
+    assert main(["backbones", "wan2.1-1.3b", "--download"]) == 2
+    assert "is not whole" in capsys.readouterr().err
 
 
 def test_a_fingerprint_sees_names_sizes_and_bytes(

@@ -17,14 +17,16 @@ import pytest
 from prepared_samples import FRAMES, SIZE, Tiny
 
 from explorer import references
+from explorer._resize import cover_crop
 from explorer.cli import main
-from explorer.data.dataset import open_dataset
-from explorer.data.prepared.make import Step, prepare
+from explorer.clip import Clip
+from explorer.data.dataset import SceneEntry, open_dataset
+from explorer.data.prepared.make import Step, picture_size, prepare
 from explorer.data.prepared.manifest import Settings, read_manifest, sole_writer
 from explorer.data.prepared.shards import open_shards
 from explorer.data.readers.prepared import open_prepared
 from explorer.data.splits import read_split
-from explorer.errors import Cancelled, DatasetError, ReferenceError3D
+from explorer.errors import Cancelled, DatasetError, ReferenceError3D, SplitError
 
 OPTIONS = ["--reference", "tiny-dense", "--frames", str(FRAMES), "--size", *map(str, SIZE)]
 
@@ -175,8 +177,6 @@ def test_other_settings_into_the_same_folder_are_refused(
     with pytest.raises(DatasetError, match=message):
         fill(folder, tmp_path / "store", Settings(**values))
     assert hashes(tmp_path / "store") == before
-    with pytest.raises(DatasetError, match="split seed 5, not 0"):
-        fill(folder, tmp_path / "store", split_seed=5)
 
 
 def test_other_weights_of_the_reference_are_refused(
@@ -355,6 +355,16 @@ def test_the_command_prints_a_summary_and_a_line_for_each_scene(
     assert "you ask for frames 5, not 9" in capsys.readouterr().err
 
 
+def test_a_store_that_holds_nothing_out_says_so(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["prepare", "tiny", str(folder), *OPTIONS, "--limit", "1", "--device", "cpu"]
+    for seed, held_out in ((0, False), (20, True)):
+        out = tmp_path / str(seed)
+        assert main([*arguments, "--out", str(out), "--split-seed", str(seed)]) == 0
+        assert ("nothing is held out" in capsys.readouterr().out) is not held_out
+
+
 def test_when_every_scene_fails_the_command_says_why(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -368,8 +378,6 @@ def test_when_every_scene_fails_the_command_says_why(
 def test_a_dataset_whose_own_sides_share_places_is_divided_by_place(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from explorer.data.dataset import SceneEntry
-
     sides = ("train", "test")
     entries = tuple(SceneEntry(f"s{n}", f"p{n // 2}", sides[n % 2]) for n in (0, 1, 4, 5))
     monkeypatch.setattr(Tiny, "listing", lambda self: entries)
@@ -386,13 +394,124 @@ def test_a_dataset_whose_own_sides_share_places_is_divided_by_place(
     ]  # fmt: skip
 
 
+def test_sides_that_share_places_are_noticed_before_all_scenes_are_prepared(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = tuple(SceneEntry(f"s{n}", "p", ("train", "test")[n % 2]) for n in (0, 1, 4))
+    monkeypatch.setattr(Tiny, "listing", lambda self: entries)
+    assert fill(folder, tmp_path / "store", limit=1)["split"]["official"] is False
+    assert fill(folder, tmp_path / "store")["prepared"] == 3
+    monkeypatch.setattr(Tiny, "listing", lambda self: entries[:1])  # only a part was downloaded
+    fill(folder, tmp_path / "part")
+    monkeypatch.setattr(Tiny, "listing", lambda self: entries)
+    with pytest.raises(SplitError, match="part cannot take more scenes: the official split has"):
+        fill(folder, tmp_path / "part")
+    assert fill(folder, tmp_path / "part", by_place=True)["prepared"] == 3
+
+
+def test_the_datasets_own_sides_can_be_left_alone_from_the_start_or_later(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = tuple(SceneEntry(f"s{n}", f"p{n}", "test") for n in (0, 1, 4, 5))
+    monkeypatch.setattr(Tiny, "listing", lambda self: entries)
+    assert fill(folder, tmp_path / "own")["split"]["sides"] == {"test": 4, "train": 0}
+    before = hashes(tmp_path / "own")
+    divided = fill(folder, tmp_path / "store", by_place=True)["split"]
+    assert divided["sides"]["train"] > 0
+    arguments = ["prepare", "tiny", str(folder), "--out", str(tmp_path / "own"), *OPTIONS]
+    assert main([*arguments, "--device", "cpu", "--by-place"]) == 0
+    assert (
+        open_prepared(tmp_path / "own").split.reference
+        == open_prepared(tmp_path / "store").split.reference
+    )
+    assert fill(folder, tmp_path / "own")["split"] == divided  # as long as nobody says otherwise
+    assert hashes(tmp_path / "own") == before
+
+
+def test_another_seed_divides_a_store_anew_and_prepares_nothing_again(
+    folder: Path, tmp_path: Path
+) -> None:
+    out, steps = tmp_path / "store", []
+    fill(folder, out)
+    before, split = hashes(out), read_split(out / "split.json")
+    assert fill(folder, out, split_seed=20, on_step=steps.append)["prepared"] == 5
+    assert steps == []
+    assert hashes(out) == before
+    divided = read_split(out / "split.json")
+    assert divided.seed == 20
+    assert divided.sides != split.sides
+    assert fill(folder, out)["split"]["sha256"] == divided.sha256
+    (out / "split.json").unlink()
+    assert open_prepared(out).split == divided
+
+
+def test_clips_of_a_killed_run_are_on_a_side(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "store"
+    fill(folder, out, limit=2)
+    before = (out / "split.json").read_bytes()
+    fill(folder, out)
+    whole = read_split(out / "split.json")
+    (out / "split.json").write_bytes(before)  # killed before it was written again
+    assert open_prepared(out).split == whole
+    (out / "split.json").unlink()  # killed in the first run
+    assert open_prepared(out).split == whole
+    assert sum(len(open_prepared(out).side(side)) for side in whole.sides) == 5
+
+
+def test_clips_are_numbered_apart_after_a_shard_was_removed(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "store"
+    fill(folder, out, limit=3, shard_bytes=1)
+    (out / "shard-00000.tar").unlink()
+    (out / "shard-00000.json").unlink()
+    fill(folder, out)
+    store = open_prepared(out)
+    store.verify()
+    numbers = [entry["number"] for _, entry in store.clips.values()]
+    assert len(set(numbers)) == len(numbers) == 5
+
+
 def test_pictures_may_be_kept_larger_than_what_the_reference_sees(
     folder: Path, tmp_path: Path
 ) -> None:
-    fill(folder, tmp_path / "store", settings(size=(12, 16), scale=2), limit=1)
+    fill(folder, tmp_path / "store", settings(size=(12, 16), scale=2.0), limit=1)
     scene = open_prepared(tmp_path / "store").scene("s0")
     assert scene.pictures([0]).shape == (1, 24, 32, 3)
     assert scene.maps([0]).size == (12, 16)
     clip = scene.clip(count=5, size=(12, 16))
     found, kept = scene.reconstruction(clip).depth[0], scene.maps([0]).depth[0]
     np.testing.assert_allclose(found, kept, rtol=5e-5)  # its unit is measured again
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "most", "kept"),
+    [
+        ((540, 960), (294, 518), 2.0, (537, 946)),  # as far as the source goes
+        ((1080, 1920), (294, 518), 2.0, (588, 1036)),
+        ((1080, 1920), (294, 518), 1.5, (441, 777)),
+        ((1080, 1920), (294, 518), 1.0, (294, 518)),
+        ((240, 320), (294, 518), 2.0, (294, 518)),
+        ((24, 32), (12, 16), 2.0, (24, 32)),
+    ],
+)
+def test_pictures_are_kept_as_large_as_the_source_has_them(
+    source: tuple[int, int], size: tuple[int, int], most: float, kept: tuple[int, int]
+) -> None:
+    crop = cover_crop(source, size)
+    clip = Clip(
+        np.zeros((1, *size, 3), np.uint8), np.zeros(1), "", "", "", np.zeros(1, np.int64),
+        source, crop,
+    )  # fmt: skip
+    found = picture_size(clip, most)
+    assert found == kept
+    assert cover_crop(source, found) == crop
+
+
+def test_the_summary_says_how_large_pictures_are(folder: Path, tmp_path: Path) -> None:
+    summary = fill(folder, tmp_path / "store", settings(size=(12, 16), scale=1.5), limit=2)
+    assert [list(each) for each in summary["picture_sizes"]] == [[18, 24]]
+    scene = open_prepared(tmp_path / "store").scene("s0")
+    assert scene.picture_size == (18, 24)  # type: ignore[attr-defined]
+    at_maps = scene.clip(count=1, size=(12, 16))
+    depth = scene.reconstruction(at_maps).depth
+    kept = scene.maps([0]).depth  # type: ignore[attr-defined]
+    np.testing.assert_allclose(depth, kept, rtol=5e-5)

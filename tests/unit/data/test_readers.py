@@ -11,7 +11,8 @@ import pytest
 from dataset_samples import Truth
 
 from explorer.clip import Clip
-from explorer.data.dataset import Scene, open_dataset
+from explorer.data.dataset import Scene, SceneEntry, open_dataset
+from explorer.data.prepared.sides import split_scene
 from explorer.errors import DatasetError, NoReconstruction
 from explorer.reconstruction import Reconstruction
 
@@ -134,7 +135,7 @@ def picked_shift(truth: Truth) -> np.ndarray:
         ("co3d", "apple/1_2_3", "apple/1_2_3", "val", None),
         ("transforms", "*", "*", None, "m"),
         ("npz", "clip", "clip", None, "m"),
-        ("vidfm3d", "1K/abc", "1K/abc", None, None),
+        ("vidfm3d", "1K/abc", "dl3dv::abc", None, None),
     ],
 )
 def test_names_places_splits_and_units(
@@ -156,6 +157,58 @@ def test_a_room_keeps_its_name_and_place_from_whichever_folder_it_is_opened(tmp_
             ("chess/seq-02", "chess", "test"),
         ]
     assert open_dataset(None, tmp_path / "chess" / "seq-02").names == ("chess/seq-02",)
+
+
+def test_a_processed_clip_is_called_like_its_origin_from_whichever_folder_it_is_opened(
+    tmp_path: Path,
+) -> None:
+    samples.write_sft(tmp_path / "1K/abc/gt.sft")
+    samples.write_sft(tmp_path / "apple/1_2_3/gt.sft")
+    samples.write_sft(tmp_path / "mine.sft")
+    samples.write_sft(tmp_path / "2K/def.sft")
+    samples.write_sft(tmp_path / "2K/ghi/first.sft")
+    samples.write_sft(tmp_path / "2K/ghi/second.sft")
+    (tmp_path / "val.json").write_text('[["1K", "abc"]]')
+    entries = {each.name: each for each in open_dataset("vidfm3d", tmp_path).entries}
+    assert {name: (each.place, each.split) for name, each in entries.items()} == {
+        "1K/abc": ("dl3dv::abc", "val"),
+        "apple/1_2_3": ("co3d::apple/1_2_3", None),
+        "mine": ("mine", None),
+        "2K/def": ("dl3dv::def", None),
+        "2K/ghi/first": ("dl3dv::ghi", None),
+        "2K/ghi/second": ("dl3dv::ghi", None),
+    }
+    assert open_dataset("vidfm3d", tmp_path / "2K/ghi").names == ("2K/ghi/first", "2K/ghi/second")
+    assert open_dataset("vidfm3d", tmp_path / "2K/def.sft").names == ("2K/def",)
+    for part in ("1K", "1K/abc", "1K/abc/gt.sft"):
+        assert open_dataset("vidfm3d", tmp_path / part).entries == (entries["1K/abc"],)
+    samples.write_dl3dv(tmp_path / "other", "1K/" + "ab" * 32)
+    (scene,) = open_dataset("dl3dv", tmp_path / "other").entries
+    assert split_scene("dl3dv", scene, identity="").place == f"dl3dv::{'ab' * 32}"
+    processed = SceneEntry(f"1K/{'ab' * 32}", f"dl3dv::{'ab' * 32}")
+    assert split_scene("vidfm3d", processed, identity="").place == f"dl3dv::{'ab' * 32}"
+
+
+def test_two_scans_of_a_room_are_of_one_place(tmp_path: Path) -> None:
+    for name in ("scene0001_00", "scene0001_01", "scene0002_00"):
+        samples.write_scannet(tmp_path, name)
+    places = [each.place for each in open_dataset("scannet", tmp_path).entries]
+    assert places == ["scene0001", "scene0001", "scene0002"]
+
+
+def test_co3d_has_its_51_categories_and_the_11_of_the_ablations() -> None:
+    from explorer.data.readers.co3d import ABLATION, CATEGORIES
+
+    assert len(set(CATEGORIES)) == len(CATEGORIES) == 51
+    assert len(ABLATION) == 11
+    assert set(ABLATION) < set(CATEGORIES)
+
+
+def test_two_folders_of_one_name_are_not_taken_for_one_scene(tmp_path: Path) -> None:
+    samples.write_scannet(tmp_path / "mine", "kitchen")
+    samples.write_scannet(tmp_path / "yours", "kitchen")
+    with pytest.raises(DatasetError, match=r"mine/kitchen and .*yours/kitchen are both called"):
+        assert open_dataset("scannet", tmp_path).entries
 
 
 def test_scannets_lost_frame_leaves_a_gap_in_time(tmp_path: Path) -> None:
@@ -206,6 +259,13 @@ def test_co3ds_window_cuts_off_least_of_the_object(tmp_path: Path, monkeypatch) 
     assert scene.official_start(13) == 0
     with pytest.raises(DatasetError, match="13 frames, too few for 81"):
         scene.official_start(81)
+
+
+def test_co3ds_times_are_the_annotated_ones(tmp_path: Path) -> None:
+    samples.write_co3d(tmp_path)
+    scene = open_dataset("co3d", tmp_path).scene()
+    np.testing.assert_allclose(scene.clip(count=3).timestamps, [0, 0.05, 0.1])
+    assert scene.fps == pytest.approx(20)
 
 
 def test_co3ds_older_intrinsics_are_the_same_camera(tmp_path: Path) -> None:

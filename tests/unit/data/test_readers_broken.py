@@ -182,6 +182,17 @@ def test_scannets_cameras_must_share_a_frame(tmp_path: Path) -> None:
         everything("scannet", tmp_path)
 
 
+@pytest.mark.parametrize("camera", ["color", "depth"])
+def test_scannets_intrinsics_must_be_of_pictures_of_that_size(camera: str, tmp_path: Path) -> None:
+    """As where the exporter has made the pictures smaller."""
+    written("scannet", tmp_path)
+    path = next(tmp_path.rglob(f"intrinsic_{camera}.txt"))
+    rows = [[float(each) * 2 for each in row.split()] for row in path.read_text().splitlines()]
+    path.write_text("\n".join(" ".join(map(str, row)) for row in rows))
+    with pytest.raises(DatasetError, match=f"intrinsic_{camera}.txt of .* scale it"):
+        everything("scannet", tmp_path)
+
+
 @pytest.mark.parametrize("ending", ["frame", "sequence"])
 def test_cut_off_annotations_of_co3d_are_named(ending: str, tmp_path: Path) -> None:
     written("co3d", tmp_path)

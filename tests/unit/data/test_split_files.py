@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +62,14 @@ def test_scenes_that_are_added_later_move_no_old_one() -> None:
     assert all(first.side(each.scene) == grown.side(each.scene) for each in scenes[:40])
     assert len(grown.sides["train"]) + len(grown.sides["test"]) == 300
     assert grown.sha256 != first.sha256
+
+
+def test_many_scenes_take_no_time() -> None:
+    scenes = many(20_000, each=2)
+    first = make_split(scenes[:-1], name="large")
+    begin = time.perf_counter()
+    extend_split(first, scenes[-1:])
+    assert time.perf_counter() - begin < 5  # half a minute where each scene looks at all others
 
 
 def test_official_sides_are_kept_and_the_rest_of_their_place_goes_with_them() -> None:

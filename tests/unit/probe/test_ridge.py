@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from ridge_samples import (
+    FRAMES,
+    GRID,
+    MAP,
+    SHAPE,
+    SLOT_FRAMES,
+    WIDE,
+    data,
+    features,
+    fitted,
+    linear_clip,
+    maps,
+    room,
+    unrelated_clip,
+)
 
 from explorer.backbones._position import CHANNELS, position_channels
-from explorer.backbones.base import slot_map
-from explorer.camera import Cameras, unproject
 from explorer.errors import ComparisonError, ProbeError
-from explorer.features import Features
-from explorer.probe.checkpoint import list_probes
 from explorer.probe.moments import Moments, RidgePath
 from explorer.probe.ridge import (
     PENALTIES,
-    Ridge,
     RidgeData,
     TokenMaps,
     fit_ridge,
@@ -26,89 +34,6 @@ from explorer.probe.ridge import (
     token_inputs,
     token_targets,
 )
-from explorer.probe.ridge_files import find_ridge, load_ridge, read_ridge_card, save_ridge
-from explorer.reconstruction import Reconstruction
-
-FRAMES = 5
-GRID = (4, 6)
-SLOT_FRAMES = slot_map(FRAMES, 4)[1]
-SHAPE = (len(SLOT_FRAMES), *GRID)
-HASH = "b" * 64
-WIDE = 12
-MAP = np.random.default_rng(5).normal(scale=0.3, size=(WIDE, 4))
-OFFSET = np.array([0.2, -0.1, 0.4, 1.5])
-
-
-def features(values: np.ndarray, *, weights: str = HASH, layer: int = 5, sigma: float = 0.3):
-    frame_to_slot, slot_frames = slot_map(FRAMES, 4)
-    return Features(
-        values.astype(np.float16),
-        frame_to_slot,
-        slot_frames,
-        "made-up",
-        weights,
-        layer,
-        sigma,
-        300.0,
-        0,
-        0,
-    )
-
-
-def maps(answers: np.ndarray, valid: np.ndarray | None = None) -> TokenMaps:
-    """Targets out of (S, h, w, 4) log-depth and points."""
-    valid = np.ones(answers.shape[:3], dtype=bool) if valid is None else valid
-    depth = np.where(valid, np.exp(answers[..., 0]), 0.0)
-    return TokenMaps(SLOT_FRAMES, depth, answers[..., 1:], valid)
-
-
-def linear_clip(seed: int, *, noise: float = 0.0) -> tuple[Features, TokenMaps]:
-    """A clip whose geometry is a linear map of its features."""
-    rng = np.random.default_rng(seed)
-    seen = features(rng.normal(size=(*SHAPE, WIDE)) * np.arange(1, WIDE + 1) / WIDE)
-    answers = seen.values.astype(np.float64) @ MAP + OFFSET
-    return seen, maps(answers + noise * rng.normal(size=answers.shape))
-
-
-def unrelated_clip(seed: int, *, wide: int = WIDE) -> tuple[Features, TokenMaps]:
-    """A clip whose features say nothing about its geometry."""
-    rng = np.random.default_rng(seed)
-    return features(rng.normal(size=(*SHAPE, wide))), maps(rng.normal(size=(*SHAPE, 4)))
-
-
-def data(clips: list[tuple[Features, TokenMaps]], *, position: int | None = None) -> RidgeData:
-    found = RidgeData(position_frames=position)
-    for seen, target in clips:
-        found.add(seen, target)
-    return found
-
-
-def fitted(noise: float = 0.05) -> Ridge:
-    return fit_ridge(
-        data([linear_clip(seed, noise=noise) for seed in range(4)]),
-        data([linear_clip(seed, noise=noise) for seed in range(10, 12)]),
-    )
-
-
-def room(size: tuple[int, int], unit: float = 1.0) -> Reconstruction:
-    """A slanted wall seen by a camera that steps aside; the top row is sky."""
-    height, width = size
-    focal = 0.9 * width
-    matrix = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-    pose = np.tile(np.eye(3, 4), (FRAMES, 1, 1))
-    pose[:, 0, 3] = -0.2 * unit * np.arange(FRAMES)
-    cameras = Cameras(pose, np.tile(matrix, (FRAMES, 1, 1)), size)
-    slant = np.linspace(2.0, 4.0, width)[None, None, :] + 0.1 * np.arange(FRAMES)[:, None, None]
-    depth = np.tile(slant * unit, (1, height, 1))
-    depth[:, : height // GRID[0]] = 0.0
-    return Reconstruction(
-        np.arange(FRAMES),
-        depth,
-        unproject(depth, cameras),
-        (depth > 0).astype(float),
-        cameras,
-        "room",
-    )
 
 
 def test_a_linear_map_is_recovered_exactly() -> None:
@@ -367,45 +292,3 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         fit_ridge(same, one)
     with pytest.raises(ProbeError, match="reads 12 channels"):
         fitted().predict(features(seen.values[..., :5]))
-
-
-def test_a_saved_ridge_comes_back_exactly(tmp_path: Path) -> None:
-    ridge = fitted()
-    card = save_ridge(ridge, tmp_path, data={"world": "made up"}, metrics={"point_error": 0.1})
-    path = tmp_path / "made-up" / "ridge_L05_S0.30.json"
-    assert read_ridge_card(path) == card
-    assert json.loads(path.read_text())["clips"] == {"train": 4, "validation": 2}
-    found = find_ridge(tmp_path, "made-up", 5, 0.3)
-    assert found is not None
-    assert find_ridge(tmp_path, "made-up", 5, 0.5) is None
-    again = load_ridge(found, backbone_hash=HASH)
-    seen = linear_clip(42)[0]
-    np.testing.assert_array_equal(again.predict(seen).points, ridge.predict(seen).points)
-    assert again.cell == ridge.cell
-    assert again.penalties == ridge.penalties
-    assert again.clips == (4, 2)
-    assert list_probes(root=tmp_path) == []  # a ridge beside a probe is not taken for one
-
-
-def test_a_ridge_of_other_weights_is_refused(tmp_path: Path) -> None:
-    card = save_ridge(fitted(), tmp_path, data={}, metrics={})
-    with pytest.raises(ProbeError, match=r"fitted to other weights \(bbbbbbbbbbbb\)"):
-        load_ridge(card, backbone_hash="c" * 64)
-
-
-def test_damaged_files_are_refused(tmp_path: Path) -> None:
-    card = save_ridge(fitted(), tmp_path, data={}, metrics={})
-    with pytest.raises(ProbeError, match="does not fit its card"):
-        load_ridge(dataclasses.replace(card, in_channels=5), backbone_hash=HASH)
-    content = bytearray(card.weights.read_bytes())
-    content[-1] ^= 1
-    card.weights.write_bytes(content)
-    with pytest.raises(ProbeError, match="not the file that its card describes"):
-        load_ridge(card, backbone_hash=HASH)
-    card.weights.unlink()
-    with pytest.raises(ProbeError, match="cannot be read"):
-        load_ridge(card, backbone_hash=HASH)
-    path = card.weights.with_suffix(".json")
-    path.write_text("{}")
-    with pytest.raises(ProbeError, match="not a ridge card"):
-        find_ridge(tmp_path, "made-up", 5, 0.3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,20 +13,25 @@ import numpy as np
 import prepared_samples as samples
 import pytest
 import torch
+import torch.nn.functional as F
 from prepared_samples import FRAMES, SIZE
 
 from explorer.backbones import registry
+from explorer.backbones._options import Target
 from explorer.backbones.base import Backbone, BackboneCard, slot_map
 from explorer.cli import main
 from explorer.data.dataset import open_dataset
 from explorer.data.prepared.make import prepare
 from explorer.data.prepared.manifest import Settings
 from explorer.data.readers.prepared import Prepared, open_prepared
-from explorer.errors import Cancelled, ProbeError
+from explorer.errors import Cancelled, NoReconstruction, ProbeError
+from explorer.evaluate_prepared import evaluate_prepared
 from explorer.probe.checkpoint import choose_probe, find_probe, load_probe
 from explorer.probe.examples import Cell, Examples, collate
+from explorer.probe.model import Probe
 from explorer.probe.train import PROBES, Options, rate_at, scenes_of_step, train, validate
 from explorer.probe.training_split import check_held_out, keep_split, training_split
+from explorer.store import Store
 
 GRID, CHANNELS = (4, 6), 5
 CARD = BackboneCard(
@@ -59,9 +65,13 @@ class Still(Backbone):
 
     def extract(self, clip: Any, *, layers: Sequence[int], sigma: float, **_: Any) -> Any:
         self.calls += 1
-        frames = clip.frames[slot_map(len(clip), 4)[1]].astype(np.float32) / 127.5 - 1
+        self.clip = clip
+        frames = (
+            clip.frames[slot_map(len(clip), self.card.frame_step)[1]].astype(np.float32) / 127.5 - 1
+        )
         rows, columns = GRID
-        blocks = frames.reshape(len(frames), rows, 16 // rows, columns, 24 // columns, 3)
+        height, width = clip.size
+        blocks = frames.reshape(len(frames), rows, height // rows, columns, width // columns, 3)
         y, x = np.mgrid[:rows, :columns]
         place = np.broadcast_to(np.stack([y, x], -1) / 6.0, (len(frames), *GRID, 2))
         values = np.concatenate([blocks.mean((2, 4)), place], axis=-1).astype(np.float16)
@@ -98,9 +108,58 @@ def store(still: Still, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Prep
     return open_prepared(tmp_path / "store")
 
 
-def examples(store: Prepared, side: str, folder: Path) -> Examples:
-    cell = Cell("still", 1, 0.3)
+def examples(store: Prepared, side: str, folder: Path, backbone: str = "still") -> Examples:
+    cell = Cell(backbone, 1, 0.3)
     return Examples(store.side(side), cell, map_size=(8, 12), folder=folder)
+
+
+@pytest.fixture
+def coarse(still: Still, monkeypatch: pytest.MonkeyPatch) -> Still:
+    """Sees three frames of a scene, each a slot."""
+    card = replace(CARD, id="coarse", max_frames=3, frame_step=1)
+    backbone = Still(card)
+    entry = registry.Entry(card, lambda card, target: backbone, None, None, None, None)
+    monkeypatch.setitem(registry._entries, "coarse", entry)
+    return backbone
+
+
+def test_backbones_are_asked_for_the_same_frames_of_a_scene(
+    store: Prepared, coarse: Still, tmp_path: Path
+) -> None:
+    one, other = (
+        examples(store, "train", tmp_path / "features", name) for name in ("still", "coarse")
+    )
+    assert coarse.clip.source_frames.tolist() == [0, 4, 8]  # over all of the scene
+    assert one.items[0].frames.tolist() == other.items[0].frames.tolist() == [0, 1, 5]
+    assert one.items[0].slots.tolist() == [0, 1, 2]
+    assert other.items[0].slots.tolist() == [0, 0, 1]  # frame 5 is nearest to 4
+    for index in range(len(one)):
+        assert (one.evaluation_frames(index) == other.evaluation_frames(index)).all()
+        mine, theirs = one.fixed(index), other.fixed(index)
+        for name in ("depth", "confidence", "cam_from_world", "intrinsics"):
+            assert (mine[name] == theirs[name]).all(), name
+        assert (
+            one.draw(index, seed=0, draw=3)["depth"] == other.draw(index, seed=0, draw=3)["depth"]
+        ).all()
+
+
+def test_pictures_are_brought_to_a_backbones_shape_as_a_look_does_it(
+    store: Prepared, still: Still, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shapes: dict[str, Any] = {}
+    for fit in ("crop", "stretch"):
+        card = replace(CARD, input_size=(16, 12), fit=fit)  # type: ignore[arg-type]
+        monkeypatch.setattr(still, "card", card)
+        entry = replace(registry._entries["still"], card=card)
+        monkeypatch.setitem(registry._entries, "still", entry)
+        found = examples(store, "test", tmp_path / "features")
+        item = found.items[0]
+        shapes[fit] = still.clip.crop, item.features, item.geometry, item.read(np.array([0]))
+    assert shapes["crop"][0] == (0, 7, 24, 18)
+    assert shapes["stretch"][0] == (0, 0, 24, 32)
+    assert shapes["crop"][1] != shapes["stretch"][1]
+    assert shapes["crop"][2] != shapes["stretch"][2]
+    assert (shapes["crop"][3]["intrinsics"] != shapes["stretch"][3]["intrinsics"]).any()
 
 
 def test_both_sides_have_scenes_and_share_no_place(store: Prepared) -> None:
@@ -131,6 +190,31 @@ def test_features_are_computed_once_and_read_by_slot(
     np.testing.assert_allclose(
         part["cam_from_world"], exact.cameras.cam_from_world[[0, 5]], atol=1e-3
     )
+
+
+def test_pictures_that_a_backbone_sees_enlarged_are_said(
+    store: Prepared, still: Still, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert examples(store, "test", tmp_path / "features").enlarged is None
+    card = replace(CARD, input_size=(32, 48))
+    monkeypatch.setattr(still, "card", card)
+    entry = replace(registry._entries["still"], card=card)
+    monkeypatch.setitem(registry._entries, "still", entry)
+    said = examples(store, "test", tmp_path / "features").enlarged
+    assert said is not None
+    assert said.startswith("pictures are kept at 24x32 and enlarged to 32x48 for still")
+
+
+@pytest.mark.parametrize("what", ["features", "geometry"])
+def test_a_full_disk_is_said(
+    what: str, store: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Store.put
+    monkeypatch.setattr(
+        Store, "put", lambda self, kind, *rest: kind != what and real(self, kind, *rest)
+    )
+    with pytest.raises(ProbeError, match=f"{what} cannot be kept in .* another --features"):
+        examples(store, "test", tmp_path / "features")
 
 
 def test_targets_are_in_the_first_frame_s_unit(store: Prepared, tmp_path: Path) -> None:
@@ -273,7 +357,9 @@ def test_the_command_evaluates_on_the_held_out_side_only(
     keep_split(tmp_path / "probes", store.split)
     options = ["--probe", str(tmp_path / "probes"), "--device", "cpu"]
     assert main(["eval", "--data", str(store.root), *options, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    printed, said = capsys.readouterr()
+    assert said.splitlines() == ["still:1:0.3, 2 scenes", "features 1/2 s0", "features 2/2 s1"]
+    found = json.loads(printed)
     assert found["scenes"] == [scene.name for scene in store.side("test")] == ["s0", "s1"]
     assert found["split_file"] == store.split.reference
     (cell,) = found["cells"]
@@ -283,6 +369,15 @@ def test_the_command_evaluates_on_the_held_out_side_only(
         for column in (name, f"published_{name}"):
             assert len(cell["per_clip"][column]) == 2, column
             assert cell["metrics"][column]["mean"] >= 0
+    assert list(found["frames"]) == found["scenes"]
+    assert all(each[0] == 0 for each in found["frames"].values())
+    assert main(["eval", "--data", str(store.root), *options, "--side", "validation"]) == 2
+    assert "no scene of" in capsys.readouterr().err
+    for extra in (["--part", "1/2"], ["--proxies"], ["--join", "x"]):
+        assert main(["eval", "--data", str(store.root), *options, *extra]) == 2
+        assert "do not go with --data" in capsys.readouterr().err
+    assert main(["eval", "--side", "test"]) == 2
+    assert "belong to --data" in capsys.readouterr().err
     assert main(["eval", "--data", str(store.root), *options]) == 0
     out = capsys.readouterr().out
     assert "| still:1:0.3 |" in out
@@ -298,11 +393,88 @@ def test_the_command_evaluates_on_the_held_out_side_only(
     assert "the training of L01_S0.30 of still and this test share scenes" in err
 
 
+def test_scenes_that_a_cell_lacks_keep_their_place_among_the_pairs(
+    store: Prepared, coarse: Still, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards = []
+    for name in ("still", "coarse"):
+        sides = [examples(store, side, tmp_path / "features", name) for side in ("train", "test")]
+        data = {"split": store.split.reference, "dtype": "bfloat16"}
+        options = Options(steps=1, batch=1)
+        cards.append(train(*sides, tmp_path / "probes", options, data=data))
+    keep_split(tmp_path / "probes", store.split)
+    asked = []
+    real = Examples._example
+
+    def lacking(self: Examples, scene: Any, should_stop: Any) -> Any:
+        asked.append((self.cell.backbone, self.cell.target.dtype))
+        if (self.cell.backbone, scene.name) == ("coarse", "s0"):
+            raise NoReconstruction("nothing here")
+        return real(self, scene, should_stop)
+
+    monkeypatch.setattr(Examples, "_example", lacking)
+    found = evaluate_prepared(cards, store, target=Target(), features=tmp_path / "features")
+    first, second = found["cells"]
+    assert found["scenes"] == first["scenes"] == ["s0", "s1"]
+    assert second["scenes"] == ["s1"]
+    assert second["per_clip"]["point_error"][0] is None
+    assert None not in [first["per_clip"]["point_error"][1], second["per_clip"]["point_error"][1]]
+    assert "coarse:1:0.3: s0 left out: nothing here" in found["notes"]
+    assert set(asked) == {("still", "bfloat16"), ("coarse", "bfloat16")}  # as they were trained
+
+
+def test_some_scenes_of_a_side_are_the_same_ones_and_not_the_first(store: Prepared) -> None:
+    names = [[scene.name for scene in store.side("train", most=most)] for most in range(4)]
+    assert names[0] == []
+    assert [len(each) for each in names] == [0, 1, 2, 3]
+    assert all(set(few) < set(more) for few, more in itertools.pairwise(names))
+    assert names[3] == [scene.name for scene in store.side("train")]
+    assert names[1] != names[3][:1]
+
+
 def test_a_card_of_another_cell_is_refused(store: Prepared, tmp_path: Path) -> None:
     card, _, _ = run(store, tmp_path, "probes", steps=1)
     with pytest.raises(ProbeError, match=r"reads still layer 1 sigma 0.3, not still layer 0"):
         choose_probe(card.weights, "still", 0, 0.3)
     assert choose_probe(tmp_path / "probes", "still", 0, 0.3) is None
+
+
+def test_the_published_probe_is_trained_with_the_published_loss(
+    store: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L_pmap + L_dmap + L_cam of arXiv 2512.19949, means over all pixels, nothing for confidence.
+
+    Its batch has holes and confidences beyond 1, so every other reading gives another number.
+    """
+    small = PROBES["compact"][0]
+    monkeypatch.setitem(PROBES, "vidfm3d", (small, PROBES["vidfm3d"][1]))
+    sides = [examples(store, side, tmp_path / "features") for side in ("train", "test")]
+    seen: list[dict[str, Any]] = []
+    options = Options(probe="vidfm3d", steps=1, batch=2, rate=1e-9)
+    card = train(*sides, tmp_path / "probes", options, data={}, on_step=seen.append)
+    torch.manual_seed(options.seed)
+    probe = Probe(small(CHANNELS)).eval()
+    batch = [sides[1].fixed(index) for index in range(len(sides[1]))]
+    features, targets = collate(batch, "cpu")
+    with torch.no_grad():
+        output = probe(features, size=(8, 12))
+    confidence, valid = targets.weight, targets.weight > 0
+    assert not valid.all()
+    ours, theirs = (
+        each / (torch.where(valid, each.norm(dim=-1), 0).sum((1, 2, 3)) / valid.sum((1, 2, 3)))
+        [:, None, None, None, None] for each in (output.points, targets.points)
+    )  # fmt: skip
+    points = (confidence * (ours - theirs).norm(dim=-1)).mean()
+    depth = (confidence * (output.depth - targets.depth).abs()).mean()
+    passes = output.pose_encodings
+    camera = sum(
+        0.6 ** (len(passes) - 1 - k) / len(passes) * weight
+        * F.huber_loss(each[..., part], targets.pose_encoding[..., part])
+        for k, each in enumerate(passes)
+        for part, weight in ((slice(0, 3), 1), (slice(3, 7), 1), (slice(7, 9), 0.5))
+    )  # fmt: skip
+    expected = float(points + depth + camera)
+    assert card.metrics["validation_total"] == pytest.approx(expected, rel=1e-3)
 
 
 def test_the_published_probe_can_be_named() -> None:

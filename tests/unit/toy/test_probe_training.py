@@ -4,51 +4,25 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from small_training import made_up_pool, make_small
 
 from explorer.assets import assets_root
 from explorer.data.world.spec import WORLD_VERSION
 from explorer.probe.checkpoint import list_probes, list_seeds
-from explorer.probe.model import ProbeConfig
 from explorer.toy import train_group, train_probes
 from explorer.toy.cells import full_grid
-from explorer.toy.probe_pool import MAPS, Needs, Pool
 from explorer.toy.shards import load_shards
 from explorer.toy.ship_probes import ship_probes
 
 
-def made_up_pool(
-    renderer: Any, vae: Any, seeds: list[int], *, batch: int, on_gpu: bool, needs: Needs
-) -> Pool:
-    count, generator = len(seeds), torch.Generator().manual_seed(0)
-    pose = torch.eye(4)[:3].expand(count, 5, 3, 4).clone()
-    pose[:, :, 0, 3] = torch.arange(5) * 0.1
-    intrinsics = torch.tensor([[100.0, 0.0, 64.0], [0.0, 100.0, 36.0], [0.0, 0.0, 1.0]])
-    return Pool(
-        latents=torch.randn(count, 8, 5, 36, 64, generator=generator).bfloat16(),
-        frames=torch.randint(
-            0, 255, (count, 5, 144, 256, 3), dtype=torch.uint8, generator=generator
-        ),
-        depth=torch.rand(count, 5, *MAPS, generator=generator) + 1.0,
-        cam_from_world=pose,
-        intrinsics=intrinsics.expand(count, 3, 3).clone(),
-    )
-
-
 @pytest.fixture(autouse=True)
 def small_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    compact = ProbeConfig.compact
-
-    def small(channels: int) -> ProbeConfig:
-        sizes = {"dpt_dim": 8, "dpt_stage_channels": (8, 8, 8, 8), "dpt_hidden": 4}
-        return replace(compact(channels), dim=16, heads=1, camera_dim=16, camera_depth=1, **sizes)
-
-    monkeypatch.setattr(ProbeConfig, "compact", small)
+    make_small(monkeypatch)
 
 
 def run(out: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> dict[str, Any]:
