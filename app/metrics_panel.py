@@ -122,7 +122,7 @@ def show(look: Look) -> str:
                 rows.append(_row(label, figures, kind="control", trained=control.trained))
     rows += [_row(name, figures, kind="constant") for name, figures in baselines().items()]
     if agreed:
-        label = f"{look.request.reference} against {agreed['judge']}"
+        label = f"{_reference(look)} against {agreed['judge']}"
         rows.append(_row(label, agreed, kind="judges"))
     heads = "".join(
         f"<th title='{escape(column.hint)}'>{escape(column.title)}&nbsp;{column.better}</th>"
@@ -155,6 +155,12 @@ def _legend(look: Look, rows: list[str]) -> str:
         items.append(f"<li><b>control</b> {CONTROL}</li>")
     items += judges_panel.terms(look)
     return f"<ul class='terms'>{''.join(items)}</ul>"
+
+
+def _reference(look: Look) -> str:
+    """Id of the reference, or of whom it asked in turn."""
+    found = (look.summary or {}).get("provenance", {}).get("reference") or {}
+    return str(found.get("judge", look.request.reference))
 
 
 def _still(summary: dict[str, Any]) -> float | None:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-import torch
-
 from explorer.backbones import _memory, registry
 from explorer.backbones._options import Target
 from explorer.backbones._weights import size_text
@@ -53,14 +51,16 @@ def make_room(need: int, device: str, what: str) -> None:
 
 @contextmanager
 def or_too_little(device: str, what: str) -> Iterator[None]:
-    """A pass that runs out of the GPU's memory is an error for people, and holds none of it.
+    """A pass that runs out of memory is an error for people, and holds none of it.
 
     Raises:
         ReferenceError3D: the pass inside ran out of memory.
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not _memory.is_shortage(error):
+            raise
         traceback.clear_frames(error.__traceback__)  # they hold the tensors of the pass
         raise ReferenceError3D(
             f"{what} do not fit into the memory of {device}: take fewer frames"

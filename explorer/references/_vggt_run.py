@@ -174,10 +174,12 @@ def _load(path: Path, config: VGGTConfig, device: str) -> VGGT:
 
 def _activations(config: VGGTConfig, frames: int, size: tuple[int, int]) -> int:
     """Bytes of one pass beside the weights, with room for workspaces and gaps."""
-    tokens = frames * (size[0] // config.patch) * (size[1] // config.patch)
+    patches = (size[0] // config.patch) * (size[1] // config.patch)
+    tokens = frames * (1 + config.registers + patches)
     taps = 4 * tokens * 2 * config.dim * 4
     heads = CHUNK * size[0] * size[1] * 4 * 4 * config.dpt_dim
-    return 3 * taps + heads
+    pictures_and_maps = frames * size[0] * size[1] * (3 + 6) * 4
+    return 3 * taps + heads + pictures_and_maps
 
 
 @functools.lru_cache(maxsize=4)

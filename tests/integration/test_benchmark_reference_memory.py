@@ -12,6 +12,8 @@ from types import ModuleType
 import pytest
 import torch
 
+from explorer.references import _vggt_run
+
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "reference_memory.py"
 # What a machine for measurements may lack; the script needs none of it.
 ABSENT = (
@@ -77,3 +79,10 @@ def test_weights_and_frames_are_counted_as_they_are(script: ModuleType) -> None:
     # the four taps alone, in float32
     taps = 4 * 6 * (2 * 4 + 5) * 2 * script.TINY.dim * 4
     assert many - few > taps
+
+
+@pytest.mark.parametrize("frames", [1, 8])
+def test_what_a_reference_asks_for_covers_what_is_counted(frames: int, script: ModuleType) -> None:
+    weights, peak = script.counted(script.TINY, frames, script.TINY_SIZE)
+    asked = _vggt_run._activations(script.TINY, frames, script.TINY_SIZE)
+    assert peak - weights < asked

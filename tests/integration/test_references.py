@@ -31,21 +31,22 @@ CLIPS = Path(__file__).resolve().parents[2] / "assets" / "clips"
 
 
 def test_a_look_with_colmap_has_metrics_from_sparse_points(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tiny: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("pycolmap")
     command = ["look", str(CLIPS / "room-orbit-02.mp4"), "--reference", "colmap", "--json"]
+    command += ["--backbone", "tiny", "--stride", "2"]
     assert main([*command, "--cache", str(tmp_path / "store"), "--device", "cpu"]) == 0
     printed = capfd.readouterr()
     summary = json.loads(printed.out)
     for name in ("point_error", "depth_error", "auc5", "auc30"):
         assert isinstance(summary[name], float), name
     source = summary["provenance"]["reference"]
-    assert (source["id"], source["registered"], source["frames"]) == ("colmap", 17, 17)
+    assert (source["id"], source["registered"], source["frames"]) == ("colmap", 9, 9)
     assert source["reprojection_error_px"] < 1
     (note,) = summary["notes"]
     error = f"{source['reprojection_error_px']:.2f} px"
-    assert note.startswith(f"the reference is colmap's: it registered 17 of 17 frames at {error}")
+    assert note.startswith(f"the reference is colmap's: it registered 9 of 9 frames at {error}")
     assert "incremental_pipeline" not in printed.err  # COLMAP's own log
 
 

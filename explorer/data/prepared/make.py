@@ -30,7 +30,7 @@ from explorer.data.prepared.shards import Segment, Shard, open_shards
 from explorer.data.prepared.sides import split_of, split_scene
 from explorer.data.scene import Scene
 from explorer.data.splits import Split, SplitScene, write_split
-from explorer.errors import Cancelled, DatasetError, EmergeError, SplitError
+from explorer.errors import Cancelled, DatasetError, EmergeError, ReferenceError3D, SplitError
 from explorer.reconstruction import Reconstruction
 from explorer.store import canonical_json
 
@@ -95,11 +95,17 @@ def prepare(
     Raises:
         DatasetError: `out` was prepared with other settings or holds other things, or cannot be
             written.
-        ReferenceError3D: there is no such reference, or it cannot be used here.
+        ReferenceError3D: there is no such reference, it cannot be used here, or it is a choice
+            among several.
         SplitError: new scenes would move old ones to the other side.
         Cancelled: `should_stop` became true; what is done stays.
     """
     references.check(settings.reference)
+    if settings.reference == references.FALLBACK:
+        raise ReferenceError3D(
+            f"{settings.reference} asks another judge for each clip, and a training set has one: "
+            "choose it; `emerge3d references` lists them"
+        )
     entries = list(dataset.entries[:limit])
     try:
         with sole_writer(out):

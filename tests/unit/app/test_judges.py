@@ -77,6 +77,12 @@ def test_errors_without_disputed_pixels_and_of_the_judges_have_rows_of_their_own
     assert re.search(r"frame 0</th>.*?<b>0\.200</b></td><td>25\.0 %</td>", said)
 
 
+def test_who_was_asked_in_turn_is_named_in_the_row_of_the_judges() -> None:
+    asked = {"reference": {"id": "estimate", "judge": "toy-vggt"}}
+    said = metrics_panel.show(look(agreement=AGREED, provenance=asked))
+    assert "toy-vggt against colmap" in said
+
+
 def test_one_frame_has_no_pair_of_cameras_to_agree_on() -> None:
     said = metrics_panel.show(look(agreement={**AGREED, "auc30": None}))
     assert "compared pixels" in said

@@ -227,6 +227,13 @@ def test_an_unknown_reference_is_refused_before_anything_is_made(
     assert not (tmp_path / "store").exists()
 
 
+def test_whoever_can_is_no_reference_of_a_training_set(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pycolmap")  # one that can
+    with pytest.raises(ReferenceError3D, match="another judge for each clip"):
+        fill(folder, tmp_path / "out", settings("estimate"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_stopped_run_keeps_what_is_done(folder: Path, tmp_path: Path) -> None:
     done: list[Step] = []
     with pytest.raises(Cancelled):

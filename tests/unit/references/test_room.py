@@ -75,13 +75,22 @@ def test_backbones_that_are_not_at_work_make_room(monkeypatch: pytest.MonkeyPatc
     assert resting == []
 
 
-def test_too_little_memory_is_said_and_nothing_of_the_pass_is_held() -> None:
+@pytest.mark.parametrize(
+    "shortage",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+    ids=["GPU", "CPU", "Python"],
+)
+def test_too_little_memory_is_said_and_nothing_of_the_pass_is_held(shortage: Exception) -> None:
     held: list[weakref.ref[torch.Tensor]] = []
 
     def work() -> None:
         activations = torch.zeros(3)
         held.append(weakref.ref(activations))
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise shortage
 
     with (
         pytest.raises(ReferenceError3D, match="3 frames do not fit into the memory of cuda"),
@@ -89,3 +98,8 @@ def test_too_little_memory_is_said_and_nothing_of_the_pass_is_held() -> None:
     ):
         work()
     assert held[0]() is None
+
+
+def test_another_failure_is_left_as_it_is() -> None:
+    with pytest.raises(RuntimeError, match="sizes differ"), _room.or_too_little("cpu", "1 frame"):
+        raise RuntimeError("sizes differ")

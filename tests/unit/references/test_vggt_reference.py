@@ -152,6 +152,34 @@ def test_a_few_frames_of_the_heads_at_a_time_change_nothing(
     np.testing.assert_allclose(parts.depth, whole.depth, rtol=1e-4)
 
 
+def test_attention_runs_in_half_precision_and_the_heads_in_whole(
+    state: dict[str, torch.Tensor],
+) -> None:
+    model = VGGT(TINY)
+    model.load_state_dict(state)
+    seen: dict[str, set[torch.dtype]] = {"attention": set(), "heads": set()}
+
+    def note(kind: str, outputs: Any) -> None:
+        first = outputs[0] if isinstance(outputs, tuple) else outputs
+        seen[kind].add(first.dtype)
+
+    attention = model.aggregator.global_blocks[0].attn.qkv
+    attention.register_forward_hook(lambda module, inputs, output: note("attention", output))
+    for head in (model.depth_head, model.point_head, model.camera_head):
+        for part in head.modules():
+            if isinstance(part, (torch.nn.Conv2d, torch.nn.Linear)):
+                part.register_forward_hook(lambda module, inputs, output: note("heads", output))
+    images = torch.rand(1, 3, 3, 28, 42, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        whole, _ = _vggt_run.infer(model, images, (28, 42), half=False)
+        assert seen["attention"] == {torch.float32}
+        seen["attention"].clear()
+        half, encoding = _vggt_run.infer(model, images, (28, 42), half=True)
+    assert seen == {"attention": {torch.bfloat16}, "heads": {torch.float32}}
+    assert encoding.dtype == half.depth.dtype == torch.float32
+    assert 0 < float((half.depth / whole.depth - 1).abs().median()) < 0.1
+
+
 def test_what_was_estimated_is_kept_per_weights_and_choice(
     weights: Path,
     state: dict[str, torch.Tensor],
