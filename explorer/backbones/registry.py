@@ -20,6 +20,7 @@ import importlib
 import pkgutil
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -89,6 +90,8 @@ _loaded: dict[tuple[str, Target], Backbone] = {}
 _loading: dict[tuple[str, Target], threading.Lock] = {}
 _guard = threading.Lock()
 """Held only while `_loaded` and `_loading` are read or changed, never while a model loads."""
+_reading = threading.RLock()
+"""Held from the look at free memory until a published model is there: two would count the same."""
 holders: list[Callable[[str], bool]] = []
 """Others that keep networks loaded: each lets go of one on a device, or says that it has none."""
 
@@ -318,7 +321,8 @@ def load(
 ) -> Backbone:
     """The loaded model, shared by all callers (its lock serialises them).
 
-    Callers of one model wait for its first load; nobody waits for that of another.
+    Callers of one model wait for its first load; published models are read one after the other,
+    and nobody else waits for that of another.
 
     Args:
         backbone: registry id.
@@ -340,21 +344,32 @@ def load(
         with _guard:
             model = _loaded.get(key)
         if model is None:
-            if fitting.source is not None:
-                _make_room(fitting, found)
-            try:
-                model = entry.loader(fitting, found)
-            except BackboneError as error:
-                # The frames of the loaders hold what they had read.
-                raise error.with_traceback(None) from None
-            except (MemoryError, RuntimeError) as error:
-                if not _memory.is_shortage(error):
-                    raise
-                error.with_traceback(None)
-                raise _memory.shortage(fitting) from None
-            with _guard:
-                _loaded[key] = model
+            published = fitting.source is not None
+            with _reading if published else nullcontext():
+                if published:
+                    _make_room(fitting, found)
+                model = _read(entry, fitting, found)
+                with _guard:
+                    _loaded[key] = model
         return model
+
+
+def _read(entry: Entry, card: BackboneCard, target: Target) -> Backbone:
+    """The loaded model; of one that cannot be loaded nothing stays, also while the error is kept.
+
+    Raises:
+        BackboneError: it is missing, broken, or memory has run out.
+    """
+    try:
+        return entry.loader(card, target)
+    except BackboneError as error:
+        # The frames of the loaders hold what they had read.
+        raise error.with_traceback(None) from None
+    except (MemoryError, RuntimeError) as error:
+        if not _memory.is_shortage(error):
+            raise
+        error.with_traceback(None)
+        raise _memory.shortage(card) from None
 
 
 def _make_room(card: BackboneCard, target: Target) -> None:
