@@ -20,7 +20,6 @@ import importlib
 import pkgutil
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -87,7 +86,7 @@ class Entry:
 
 _entries: dict[str, Entry] = {}
 _loaded: dict[tuple[str, Target], Backbone] = {}
-_loading: dict[tuple[str, Target], threading.Lock] = {}
+_loading: dict[tuple[str, Target], threading.RLock] = {}
 _guard = threading.Lock()
 """Held only while `_loaded` and `_loading` are read or changed, never while a model loads."""
 _reading = threading.RLock()
@@ -337,20 +336,21 @@ def load(
     asked = target or Target(device=device, dtype=dtype)
     _memory.check_dtypes(asked)
     entry, fitting, found = _found(backbone, replace(asked, device=resolve_device(asked.device)))
-    key = (backbone, found)
+    key, published = (backbone, found), fitting.source is not None
     with _guard:
-        turn = _loading.setdefault(key, threading.Lock())
+        model = _loaded.get(key)
+        turn = _reading if published else _loading.setdefault(key, threading.RLock())
+    if model is not None:
+        return model
     with turn:
         with _guard:
             model = _loaded.get(key)
         if model is None:
-            published = fitting.source is not None
-            with _reading if published else nullcontext():
-                if published:
-                    _make_room(fitting, found)
-                model = _read(entry, fitting, found)
-                with _guard:
-                    _loaded[key] = model
+            if published:
+                _make_room(fitting, found)
+            model = _read(entry, fitting, found)
+            with _guard:
+                _loaded[key] = model
         return model
 
 
