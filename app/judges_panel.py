@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from app.looks import Look
-from explorer.references.agreement import LOW
+from explorer.references.consistency import LOW
 
 CONSISTENCY = (
     "share of a frame's pixels that land on the same surface in other frames, by the reference's "

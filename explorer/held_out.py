@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from explorer._evaluate_table import METRICS
 from explorer.assets import assets_root
 from explorer.data.world_version import WORLD_VERSION
 from explorer.errors import ProbeError
+from explorer.evaluate.table import METRICS
 from explorer.metric_names import LOWER_IS_BETTER
 from explorer.metrics.interval import Interval, paired_interval
 from explorer.probe.checkpoint import ProbeCard, list_probes

@@ -71,12 +71,12 @@ class Eval:
 
     def _prepared(self, data: Path) -> int:
         from explorer import evaluate
-        from explorer._evaluate_table import render_table
         from explorer.backbones import registry
         from explorer.backbones._options import Target
         from explorer.data.readers.prepared import open_prepared
         from explorer.errors import EmergeError
-        from explorer.evaluate_prepared import evaluate_prepared
+        from explorer.evaluate.prepared import evaluate_prepared
+        from explorer.evaluate.table import render_table
         from explorer.store import default_root
 
         if self.write:

@@ -47,8 +47,9 @@ class Prepare:
     """Keep pictures as PNG."""
     limit: int | None = None
     """Only the first scenes, this many."""
-    split_seed: int = 0
-    """Which places train and which test, where the dataset does not say."""
+    split_seed: int | None = None
+    """Which places train and which test, where the dataset does not say; 0 at first. Another one
+    divides what is there anew, without preparing it again."""
     by_place: bool = False
     """Nine of ten places train, whatever sides the dataset has of its own."""
     retry: bool = False
@@ -94,7 +95,7 @@ class Prepare:
                 limit=self.limit,
                 device=registry.resolve_device(self.device),
                 split_seed=self.split_seed,
-                official=not self.by_place,
+                by_place=self.by_place,
                 retry=self.retry,
                 shard_bytes=self.shard_mb << 20,
                 on_step=on_step,

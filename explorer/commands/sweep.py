@@ -86,10 +86,10 @@ class Sweep:
             EmergeError: bad input, or a file of another sweep.
         """
         from explorer._atomic import replace_file
-        from explorer._sweep_table import maps, render_table
         from explorer.evaluate import check_writable, write
         from explorer.store import Store, default_root
         from explorer.sweep import Swept, sweep
+        from explorer.sweep.table import maps, render_table
 
         summary_path = self.out.with_suffix(".summary.json")
         for path in (summary_path, self.map):

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from explorer import _look_cache as cache
 from explorer._typing import Float, Int
 from explorer.backbones import registry
 from explorer.backbones._options import Target
@@ -26,6 +25,7 @@ from explorer.data.prepared.scene import PreparedScene
 from explorer.data.view_sampler import ViewRule, evaluation_frames, training_frames
 from explorer.errors import NoReconstruction, ProbeError
 from explorer.features import Features
+from explorer.look import cache
 from explorer.probe.clip_window import frames_seen, window
 from explorer.probe.losses import Targets, normalize_targets
 from explorer.reconstruction import Reconstruction

@@ -1,4 +1,4 @@
-"""pycolmap's three steps in a temporary folder, stoppable, and why one of them found nothing."""
+"""pycolmap's three steps in a temporary folder, stoppable."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ import pycolmap
 from explorer._typing import Bool, Float, Int, UInt8
 from explorer.backbones.base import stop_check
 from explorer.errors import Cancelled, NoReconstruction
-from explorer.references.colmap import FOCAL_RATIOS, MAX_ERROR, MIN_ANGLE, MIN_FEATURES
+from explorer.references._colmap_checks import (
+    check_depth,
+    check_features,
+    check_matches,
+    why_no_model,
+)
+from explorer.references.colmap import FOCAL_RATIOS, MAX_ERROR, MIN_ANGLE
 
 POLL = 0.1  # seconds between two questions whether to stop
 
@@ -68,10 +74,10 @@ def run(
         images, database = folder / "images", folder / "database.db"
         _write(frames, images)
         _stoppable(partial(_extract, database, images, max_features), should_stop)
-        _check_features(database)
+        check_features(database)
         _stoppable(partial(_match, database, seed), should_stop)
-        _check_matches(database, len(frames))
-        _check_depth(database)
+        check_matches(database, len(frames))
+        check_depth(database)
         found = []
         for ratio in FOCAL_RATIOS:
             focal = ratio * frames.shape[2]
@@ -81,7 +87,7 @@ def run(
                 if model.focal > 0 and np.isfinite(model.cam_from_world).all():
                     found.append(model)
         if not found:
-            raise NoReconstruction(_why_no_model(database))
+            raise NoReconstruction(why_no_model(database))
         return sorted(found, key=_worth, reverse=True)
 
 
@@ -198,59 +204,6 @@ def _stoppable(
     if token.is_cancelled:
         raise Cancelled("stopped while COLMAP was at work")
     return future.result()
-
-
-def _check_features(database: Path) -> None:
-    with pycolmap.Database.open(database) as opened:
-        counts = [
-            opened.num_keypoints_for_image(image.image_id) for image in opened.read_all_images()
-        ]
-    median = int(np.median(counts)) if counts else 0
-    if median < MIN_FEATURES:
-        raise NoReconstruction(
-            f"too little texture: COLMAP found {median} features a frame in the median and needs "
-            f"{MIN_FEATURES}"
-        )
-
-
-def _check_matches(database: Path, frames: int) -> None:
-    with pycolmap.Database.open(database) as opened:
-        pairs = opened.num_verified_image_pairs()
-    if pairs < 2:
-        raise NoReconstruction(
-            f"too few matches: of {frames * (frames - 1) // 2} pairs of frames COLMAP could match "
-            f"{pairs}: choose a window whose frames show more of the same"
-        )
-
-
-def _check_depth(database: Path) -> None:
-    """Refuse at once what has no depth in any pair: looking for one to begin with takes minutes."""
-    if _flat(database)[0] == 1.0:
-        raise NoReconstruction(_why_no_model(database))
-
-
-def _flat(database: Path) -> tuple[float, int]:
-    """(share of the matched pairs in which the camera only turns or sees a plane, their number)."""
-    kind = pycolmap.TwoViewGeometryConfiguration
-    flat = (kind.PLANAR, kind.PANORAMIC, kind.PLANAR_OR_PANORAMIC)
-    with pycolmap.Database.open(database) as opened:
-        _, geometries = opened.read_two_view_geometries()
-    verified = [geometry.config for geometry in geometries if len(geometry.inlier_matches)]
-    return sum(config in flat for config in verified) / max(1, len(verified)), len(verified)
-
-
-def _why_no_model(database: Path) -> str:
-    """Flat scenes and cameras that only turn match well and still give no depth."""
-    share, verified = _flat(database)
-    if share > 0.5:
-        return (
-            f"too little parallax: in {share:.0%} of the {verified} matched pairs of frames "
-            "the camera only turns, or looks at a plane: take a longer window with more movement"
-        )
-    return (
-        f"COLMAP found no pair of frames to begin with among {verified} that match: too few "
-        "matches or too little parallax; take a longer window with more movement"
-    )
 
 
 def _model(found: pycolmap.Reconstruction) -> Model:

@@ -57,7 +57,7 @@ class Context:
 
     def machine(self) -> dict[str, str | None]:
         """What a network's answer depends on besides its weights and what it sees."""
-        from explorer import _look_cache as cache
+        from explorer.look import cache
 
         return {"device": cache.device_type(self.device), "torch": cache.versions()["torch"]}
 
@@ -78,7 +78,7 @@ class Context:
         """
         if self.store is None:
             return make()
-        from explorer import _look_cache as cache
+        from explorer.look import cache
 
         key = {**cache.clip_key(clip), "reference": recipe, "decoded": self.decode is not None}
         key |= self.made_by

@@ -22,12 +22,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from explorer._evaluate_table import differences, summarize
-from explorer._look_cache import versions
 from explorer._machine import describe_machine
 from explorer.backbones import registry
 from explorer.errors import EmergeError
 from explorer.evaluate import check_writable, write
+from explorer.evaluate.table import differences, summarize
+from explorer.look.cache import versions
 from explorer.probe.ridge import PENALTIES, Ridge
 from explorer.probe.ridge_files import save_ridge
 from explorer.toy.cells import Cell

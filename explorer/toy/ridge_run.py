@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from explorer._evaluate_run import View, oversampled
-from explorer._evaluate_scenes import Scene, render_scene
 from explorer.backbones import registry
 from explorer.data.world.splits import split_seeds
 from explorer.errors import ProbeError
+from explorer.evaluate.run import View, oversampled
+from explorer.evaluate.scenes import Scene, render_scene
 from explorer.features import Features, resolve_layers
 from explorer.probe.checkpoint import find_probe, load_probe
 from explorer.probe.model import Probe

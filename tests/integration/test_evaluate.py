@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from explorer._evaluate_parts import join
-from explorer._evaluate_table import render_table
 from explorer.cli import main
 from explorer.data.world_version import WORLD_VERSION
 from explorer.errors import EmergeError, ProbeError, SplitError
 from explorer.evaluate import cell_id, evaluate, parse_cells, parse_part, write
+from explorer.evaluate.parts import join
+from explorer.evaluate.table import render_table
 from explorer.held_out import _read_figures as read_figures
 from explorer.held_out import default_path, held_out, metrics_of
 from explorer.metrics import paired_interval
@@ -310,7 +310,7 @@ def run_python(code: str) -> str:
 def test_reading_figures_needs_no_torch() -> None:
     code = (
         "import sys; from explorer.held_out import held_out\n"
-        "held_out(); print({'torch', 'explorer.evaluate'} & set(sys.modules))"
+        "held_out(); print({'torch', 'explorer.evaluate.run'} & set(sys.modules))"
     )
     assert run_python(code).strip() == "set()"
 
@@ -329,9 +329,9 @@ def test_an_evaluation_needs_only_what_a_bare_gpu_machine_has() -> None:
     )
     run_python(
         f"import sys; sys.modules.update(dict.fromkeys({absent!r}))\n"
-        "from explorer import evaluate, _evaluate_run, _machine\n"
-        "from explorer._look_cache import versions; versions()\n"
-        "from explorer._evaluate_scenes import render_scene\n"
+        "from explorer import _machine; from explorer.evaluate import run\n"
+        "from explorer.look.cache import versions; versions()\n"
+        "from explorer.evaluate.scenes import render_scene\n"
         "import numpy as np\n"
         "full, half, slots = (144, 256), (72, 128), np.array([0, 1])\n"
         "scene = render_scene(2000000, 5, slots, size=full, maps=[half], device='cpu')\n"
@@ -340,9 +340,10 @@ def test_an_evaluation_needs_only_what_a_bare_gpu_machine_has() -> None:
         "features = model.extract(scene.clip, layers=[0], sigma=0.1)[0]\n"
         "from explorer.correspondence import correspondence_summary\n"
         "correspondence_summary(features, scene.exact[full], size=full)\n"
-        "_evaluate_run.compare(scene.exact[half], scene.exact[half])\n"
+        "run.compare(scene.exact[half], scene.exact[half])\n"
         "_machine.describe_machine()\n"
-        "assert evaluate.main(['--cells', 'nothing']) == 2\n"
+        "from explorer.evaluate.__main__ import main\n"
+        "assert main(['--cells', 'nothing']) == 2\n"
     )
 
 

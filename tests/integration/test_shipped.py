@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from explorer._recording_layout import TIMELINE
 from explorer.assets import assets_root
 from explorer.backbones import registry
 from explorer.cli import main
@@ -21,6 +20,7 @@ from explorer.metrics.points import point_error
 from explorer.probe.checkpoint import find_probe, list_probes, load_probe
 from explorer.probe.model import ProbeConfig
 from explorer.recording import RecordedFrame, points_by_frame
+from explorer.recording.layout import TIMELINE
 from explorer.store import Store
 
 CLIP = "room-orbit-01"

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from explorer import references
-from explorer._sweep_table import maps, render_table
 from explorer.backbones import registry
 from explorer.backbones._options import Target
 from explorer.cli import main
@@ -25,6 +24,7 @@ from explorer.look import look
 from explorer.metrics.interval import bootstrap_means, range_of
 from explorer.store import Store
 from explorer.sweep import Failed, Measured, SweepRequest, Swept, sweep
+from explorer.sweep.table import maps, render_table
 
 SIGMAS = (0.3, 0.5)
 
@@ -260,7 +260,7 @@ def test_lines_that_do_not_fit_on_the_disk_leave_the_file_as_it_was(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("explorer._sweep_file.os.fsync", full)
+        patch.setattr("explorer.sweep.file.os.fsync", full)
         with pytest.raises(SweepError, match="No space left"):
             next(begun)
     assert out.read_bytes() == before
@@ -453,7 +453,7 @@ def test_maps_of_one_figure_share_their_colours(
 ) -> None:
     drawn: list[dict[str, Any]] = []
     monkeypatch.setattr(
-        "explorer._sweep_table.to_html", lambda *figures, title: drawn.extend(figures) or title
+        "explorer.sweep.table.to_html", lambda *figures, title: drawn.extend(figures) or title
     )
     request = ask(pair[0], backbones=("tiny", "rgb"), layers="0")
     assert "1 clip" in maps(run(tiny, request, tmp_path / "a.jsonl")[-1].summary)

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from explorer import plugins, references
-from explorer._look_cache import features_key, latents_key
 from explorer.backbones import registry
 from explorer.backbones.base import Hashes
 from explorer.data import dataset
 from explorer.errors import BackboneError, DatasetError, PluginError, ReferenceError3D
+from explorer.look.cache import features_key, latents_key
 
 pytestmark = pytest.mark.usefixtures("no_plugins_yet")
 

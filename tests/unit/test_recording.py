@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from explorer._look_stages import (
+from explorer.camera import Cameras, unproject
+from explorer.clip import Clip, clip_from_frames
+from explorer.features import Features
+from explorer.look.stages import (
     Compared,
     Decoded,
     FeaturesReady,
@@ -17,10 +20,6 @@ from explorer._look_stages import (
     Predicted,
     Referenced,
 )
-from explorer._recording_layout import DEPTH_RANGE, ERROR_RANGE, TIMELINE
-from explorer.camera import Cameras, unproject
-from explorer.clip import Clip, clip_from_frames
-from explorer.features import Features
 from explorer.reconstruction import Reconstruction
 from explorer.recording import (
     FRUSTUM_DEPTH,
@@ -29,6 +28,7 @@ from explorer.recording import (
     frustum,
     points_by_frame,
 )
+from explorer.recording.layout import DEPTH_RANGE, ERROR_RANGE, TIMELINE
 from explorer.references.agreement import Agreement
 from explorer.report import Alignment, Report
 

@@ -65,8 +65,8 @@ def prepare(
     *,
     limit: int | None = None,
     device: str = "cpu",
-    split_seed: int = 0,
-    official: bool = True,
+    split_seed: int | None = None,
+    by_place: bool = False,
     retry: bool = False,
     shard_bytes: int = SHARD_BYTES,
     on_step: Callable[[Step], None] = lambda step: None,
@@ -82,8 +82,8 @@ def prepare(
         settings: of all its clips.
         limit: only the first scenes of the dataset, this many.
         device: where a reference's network runs.
-        split_seed: of the sides of places, see `explorer.data.splits`.
-        official: keep the dataset's own sides, unless they share places.
+        split_seed: of the sides of places; another one than before divides the store anew.
+        by_place: leave the dataset's own sides alone, as where they share places.
         retry: try those again that failed before.
         shard_bytes: a file ends before the clip that would make it larger; at least one clip.
         on_step: called after each scene.
@@ -103,8 +103,8 @@ def prepare(
     entries = list(dataset.entries[:limit])
     try:
         with sole_writer(out):
-            wanted = Manifest(settings, split_seed, official)
-            work = _Work(dataset, out, start_manifest(out, wanted), device, shard_bytes)
+            manifest = start_manifest(out, settings, split_seed=split_seed, by_place=by_place)
+            work = _Work(dataset, out, manifest, device, shard_bytes)
             work.plan_split(dataset.entries)
             try:
                 work.run(entries, retry=retry, on_step=on_step, should_stop=should_stop)
@@ -147,7 +147,9 @@ class _Work:
             self.split(coming)
         except SplitError as error:
             if self.clips:
-                raise SplitError(f"{self.out} cannot take more scenes: {error}") from None
+                raise SplitError(
+                    f"{self.out} cannot take more scenes: {error}. --by-place divides it anew"
+                ) from None
             # The authors' sides share places, as those of 7-Scenes do on purpose.
             self.manifest = replace(self.manifest, official=False)
             self.manifest.write(self.out)

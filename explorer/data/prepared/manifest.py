@@ -104,33 +104,46 @@ def read_manifest(root: Path) -> Manifest:
         raise DatasetError(f"{path} is no manifest of prepared data ({error!r})") from None
 
 
-def start_manifest(root: Path, wanted: Manifest) -> Manifest:
+def start_manifest(
+    root: Path, settings: Settings, *, split_seed: int | None = None, by_place: bool = False
+) -> Manifest:
     """The manifest of a store to go on with; a new one in a folder that holds nothing else.
+
+    Another seed, or sides by place for those of the dataset, divide a store anew: its split's file
+    is removed. What was trained on the old sides keeps that file beside it.
+
+    Args:
+        root: folder of the store.
+        settings: of all its clips.
+        split_seed: None keeps that of the store; 0 for a new one.
+        by_place: leave the dataset's own sides alone.
 
     Raises:
         DatasetError: the folder was prepared with other settings, or holds other things.
     """
     if (root / NAME).is_file():
         found = read_manifest(root)
-        differences = found.settings.differences(wanted.settings)
-        if found.split_seed != wanted.split_seed:
-            differences.append(f"split seed {wanted.split_seed}, not {found.split_seed}")
-        if found.official and not wanted.official:
-            differences.append("sides by place, not the dataset's own")
+        differences = found.settings.differences(settings)
         if differences:
             raise DatasetError(
                 f"{root} was prepared with other settings (you ask for {'; '.join(differences)}): "
                 "choose another folder, or the same settings"
             )
-        return found
+        seed = found.split_seed if split_seed is None else split_seed
+        wanted = replace(found, split_seed=seed, official=found.official and not by_place)
+        if wanted != found:
+            (root / SPLIT_NAME).unlink(missing_ok=True)
+            wanted.write(root)
+        return wanted
     root.mkdir(parents=True, exist_ok=True)
     others = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
     if others:
         raise DatasetError(
             f"{root} holds other things ({', '.join(others[:3])}): choose a new folder"
         )
-    wanted.write(root)
-    return wanted
+    new = Manifest(settings, split_seed or 0, not by_place)
+    new.write(root)
+    return new
 
 
 def with_failure(manifest: Manifest, scene: str, reason: str | None) -> Manifest:

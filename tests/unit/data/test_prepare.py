@@ -177,8 +177,6 @@ def test_other_settings_into_the_same_folder_are_refused(
     with pytest.raises(DatasetError, match=message):
         fill(folder, tmp_path / "store", Settings(**values))
     assert hashes(tmp_path / "store") == before
-    with pytest.raises(DatasetError, match="split seed 5, not 0"):
-        fill(folder, tmp_path / "store", split_seed=5)
 
 
 def test_other_weights_of_the_reference_are_refused(
@@ -408,21 +406,43 @@ def test_sides_that_share_places_are_noticed_before_all_scenes_are_prepared(
     monkeypatch.setattr(Tiny, "listing", lambda self: entries)
     with pytest.raises(SplitError, match="part cannot take more scenes: the official split has"):
         fill(folder, tmp_path / "part")
+    assert fill(folder, tmp_path / "part", by_place=True)["prepared"] == 3
 
 
-def test_the_datasets_own_sides_can_be_left_alone(
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_the_datasets_own_sides_can_be_left_alone_from_the_start_or_later(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entries = tuple(SceneEntry(f"s{n}", f"p{n}", "test") for n in (0, 1, 4, 5))
     monkeypatch.setattr(Tiny, "listing", lambda self: entries)
     assert fill(folder, tmp_path / "own")["split"]["sides"] == {"test": 4, "train": 0}
-    assert fill(folder, tmp_path / "store", official=False)["split"]["sides"]["train"] > 0
+    before = hashes(tmp_path / "own")
+    divided = fill(folder, tmp_path / "store", by_place=True)["split"]
+    assert divided["sides"]["train"] > 0
     arguments = ["prepare", "tiny", str(folder), "--out", str(tmp_path / "own"), *OPTIONS]
-    assert main([*arguments, "--device", "cpu", "--by-place"]) == 2
-    assert "sides by place, not the dataset's own" in capsys.readouterr().err
+    assert main([*arguments, "--device", "cpu", "--by-place"]) == 0
+    assert (
+        open_prepared(tmp_path / "own").split.reference
+        == open_prepared(tmp_path / "store").split.reference
+    )
+    assert fill(folder, tmp_path / "own")["split"] == divided  # as long as nobody says otherwise
+    assert hashes(tmp_path / "own") == before
+
+
+def test_another_seed_divides_a_store_anew_and_prepares_nothing_again(
+    folder: Path, tmp_path: Path
+) -> None:
+    out, steps = tmp_path / "store", []
+    fill(folder, out)
+    before, split = hashes(out), read_split(out / "split.json")
+    assert fill(folder, out, split_seed=20, on_step=steps.append)["prepared"] == 5
+    assert steps == []
+    assert hashes(out) == before
+    divided = read_split(out / "split.json")
+    assert divided.seed == 20
+    assert divided.sides != split.sides
+    assert fill(folder, out)["split"]["sha256"] == divided.sha256
+    (out / "split.json").unlink()
+    assert open_prepared(out).split == divided
 
 
 def test_clips_of_a_killed_run_are_on_a_side(folder: Path, tmp_path: Path) -> None:

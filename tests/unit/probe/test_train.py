@@ -25,7 +25,7 @@ from explorer.data.prepared.make import prepare
 from explorer.data.prepared.manifest import Settings
 from explorer.data.readers.prepared import Prepared, open_prepared
 from explorer.errors import Cancelled, NoReconstruction, ProbeError
-from explorer.evaluate_prepared import evaluate_prepared
+from explorer.evaluate.prepared import evaluate_prepared
 from explorer.probe.checkpoint import choose_probe, find_probe, load_probe
 from explorer.probe.examples import Cell, Examples, collate
 from explorer.probe.model import Probe

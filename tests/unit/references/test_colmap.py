@@ -145,6 +145,21 @@ def test_a_clip_without_depth_in_any_pair_is_refused_before_any_mapping(
         references.reconstruct("colmap", noise(4))
 
 
+@pytest.mark.parametrize(("step", "mapped"), [(0, False), (1, True)])
+def test_a_far_scene_that_colmap_calls_flat_is_mapped(
+    step: int, mapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = noise(4).frames.copy()
+    nearer = frames[0, 24:72, 30:130].copy()
+    for number, frame in enumerate(frames):  # at most 3 pixels: within COLMAP's 4
+        frame[24:72, 30 + step * number : 130 + step * number] = nearer
+    begun: list[None] = []
+    monkeypatch.setattr(steps, "_map", lambda *arguments: begun.append(None))
+    with pytest.raises(NoReconstruction, match="in 100% of the 6 matched pairs"):
+        references.reconstruct("colmap", clip_from_frames(frames, name="far"))
+    assert bool(begun) is mapped
+
+
 def test_what_was_found_under_other_limits_is_not_the_answer(
     found: Reconstruction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from explorer._evaluate_table import best_cell
 from explorer.errors import ProbeError
+from explorer.evaluate.table import best_cell
 from explorer.probe.checkpoint import ProbeCard
 
 SUBJECT = "toy-wan"

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from explorer._recording_layout import TIMELINE
 from explorer._typing import Float
+from explorer.recording.layout import TIMELINE
 
 
 @dataclass(frozen=True)

@@ -19,17 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explorer._look_cache import versions
 from explorer._machine import describe_machine
-from explorer._sweep_file import Row, SweepFile
-from explorer._sweep_ray import connect, spread
-from explorer._sweep_request import Axes, SweepRequest, axes_of
-from explorer._sweep_summary import summarize
-from explorer._sweep_units import Failed, Unit, one_after_the_other
 from explorer.backbones import registry
 from explorer.backbones.base import never
 from explorer.errors import EmergeError
+from explorer.look.cache import versions
 from explorer.source import Listed, open_sources
+from explorer.sweep.file import Row, SweepFile
+from explorer.sweep.ray import connect, spread
+from explorer.sweep.request import Axes, SweepRequest, axes_of
+from explorer.sweep.summary import summarize
+from explorer.sweep.units import Failed, Unit, one_after_the_other
 
 if TYPE_CHECKING:
     from explorer.store import Store
@@ -54,7 +54,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Swept:
-    """The end: means with intervals over clips, see `explorer._sweep_summary.summarize`."""
+    """The end: means with intervals over clips, see `explorer.sweep.summary.summarize`."""
 
     summary: dict[str, Any]
 

@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from explorer._evaluate_scenes import (
+from explorer.camera import Cameras, project
+from explorer.data.world.splits import split_seeds
+from explorer.evaluate.scenes import (
     exact_geometry,
     mean_reconstruction,
     render_scene,
     training_geometry,
 )
-from explorer.camera import Cameras, project
-from explorer.data.world.splits import split_seeds
 from explorer.metrics import compare
 from explorer.reconstruction import Reconstruction
 

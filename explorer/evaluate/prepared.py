@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from explorer import plugins
-from explorer._evaluate_table import differences, interval_note, summarize
 from explorer.errors import ComparisonError, ProbeError
 from explorer.evaluate import cell_id, choose
+from explorer.evaluate.table import differences, interval_note, summarize
 from explorer.metric_names import METRIC_NAMES
 
 if TYPE_CHECKING:

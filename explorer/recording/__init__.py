@@ -27,7 +27,12 @@ import numpy as np
 import rerun as rr
 
 from explorer import _atomic
-from explorer._look_stages import (
+from explorer._resize import resize
+from explorer._typing import Bool, Float, UInt8
+from explorer.camera import Cameras
+from explorer.colors import DEPTH_MAP, DISPUTED, PREDICTION, REFERENCE, UNKNOWN, colorize, masked
+from explorer.jpeg import encode_jpeg
+from explorer.look.stages import (
     Compared,
     Decoded,
     FeaturesReady,
@@ -37,14 +42,9 @@ from explorer._look_stages import (
     Referenced,
     Stage,
 )
-from explorer._recording_layout import DEPTH_RANGE, ERROR_RANGE, TIMELINE, blueprint
-from explorer._recording_read import RecordedFrame, points_by_frame
-from explorer._resize import resize
-from explorer._typing import Bool, Float, UInt8
-from explorer.camera import Cameras
-from explorer.colors import DEPTH_MAP, DISPUTED, PREDICTION, REFERENCE, UNKNOWN, colorize, masked
-from explorer.jpeg import encode_jpeg
 from explorer.reconstruction import Reconstruction
+from explorer.recording.layout import DEPTH_RANGE, ERROR_RANGE, TIMELINE, blueprint
+from explorer.recording.read import RecordedFrame, points_by_frame
 from explorer.references.agreement import Agreement
 from explorer.report import Report
 

@@ -8,8 +8,12 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from explorer import _look_references, references
-from explorer._look_stages import (
+from explorer import references
+from explorer.backbones.base import never, stop_check
+from explorer.correspondence import correspondence_summary
+from explorer.features import resolve_layers
+from explorer.look import judging
+from explorer.look.stages import (
     Compared,
     Decoded,
     FeaturesReady,
@@ -22,12 +26,9 @@ from explorer._look_stages import (
     Referenced,
     Stage,
 )
-from explorer._look_steps import NO_REFERENCE, WHO_KNOWS, Steps
-from explorer._look_summary import summarize
-from explorer.backbones.base import never, stop_check
-from explorer.correspondence import correspondence_summary
-from explorer.features import resolve_layers
-from explorer.references import agreement
+from explorer.look.steps import NO_REFERENCE, WHO_KNOWS, Steps
+from explorer.look.summary import summarize
+from explorer.references.consistency import summary as consistency_of
 
 if TYPE_CHECKING:
     from explorer.features import Features
@@ -110,7 +111,7 @@ class _Run:
         judgement = None
         if request.judge != NO_REFERENCE:
             with timed("judge"):
-                judgement = _look_references.judge(
+                judgement = judging.judge(
                     request.judge, clip, reference, steps.surroundings(features), steps.store
                 )
             yield Judged(seconds=self.now(), **vars(judgement))
@@ -121,7 +122,7 @@ class _Run:
                 wanted = steps.prediction_key(probe, features)
                 compare = functools.partial(steps.report, wanted, prediction)
                 report = compare(reference)
-                rest = _look_references.undisputed(judgement, reference, report, compare)
+                rest = judging.undisputed(judgement, reference, report, compare)
             matches = None
             if full is not None:
                 matches = correspondence_summary(features, full, size=clip.size)
@@ -138,7 +139,7 @@ class _Run:
             reference=reference,
             reference_note=reference_note,
             reference_consistency=consistency,
-            judged=_look_references.summary(judgement, reference, rest),
+            judged=judging.summary(judgement, reference, rest),
             judge_note=None if judgement is None else judgement.note,
             report=report,
             correspondence=matches,
@@ -187,7 +188,7 @@ class _Run:
         shown, full, note = self.steps.reference(features, prediction)
         if full is not None and not full.sparse and len(full.frames) > 1:
             with self.steps.timed("reference"):
-                consistency = agreement.summary(full)
+                consistency = consistency_of(full)
         yield Referenced(seconds=self.now(), reconstruction=shown, full=full, note=note)
         return shown, full, note, consistency
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from explorer._evaluate_answers import NOT_SHIPPED, answers, render_answers
-from explorer._evaluate_choice import default_clips, subset
+from explorer.evaluate.answers import NOT_SHIPPED, answers, render_answers
+from explorer.evaluate.choice import default_clips, subset
 from explorer.probe.checkpoint import ProbeCard
 
 HARD = np.random.default_rng(0).uniform(0.8, 1.2, 20)

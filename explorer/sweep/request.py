@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explorer import references
-from explorer._look_cache import device_type
-from explorer._look_stages import LookRequest
-from explorer._look_steps import NO_REFERENCE, WHO_KNOWS
 from explorer.backbones import registry
 from explorer.backbones._options import Target
 from explorer.backbones.base import BackboneCard
 from explorer.errors import SweepError
 from explorer.features import resolve_layers
+from explorer.look.cache import device_type
+from explorer.look.stages import LookRequest
+from explorer.look.steps import NO_REFERENCE, WHO_KNOWS
 from explorer.window import suggested_window
 
 if TYPE_CHECKING:

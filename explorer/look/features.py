@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from explorer import _look_cache as cache
 from explorer.backbones import registry
 from explorer.backbones.base import Hashes, check_clip
 from explorer.errors import BackboneError
+from explorer.look import cache
 from explorer.source import Source, open_source
 
 if TYPE_CHECKING:
-    from explorer._look_stages import LookRequest
     from explorer.backbones.base import Backbone
     from explorer.clip import Clip
     from explorer.features import Features
+    from explorer.look.stages import LookRequest
     from explorer.store import Store
 
 STEPS = ("decode", "load", "latents", "features", "prediction", "reference", "comparison")

@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from explorer import _look_cache
 from explorer.backbones import registry
 from explorer.backbones.base import Hashes
+from explorer.look import cache
 
 
 def keys() -> tuple[dict[str, Any], dict[str, Any]]:
     """(of latents, of features) of one cell."""
     card, hashes = registry.card("rgb"), Hashes("w", "e")
     clip = {"clip": "c"}
-    features = _look_cache.features_key(
+    features = cache.features_key(
         clip, card, hashes, layer=0, sigma=0.0, seed=0, device="cpu", dtype="float32"
     )
-    return _look_cache.latents_key(clip, card, hashes, "cpu"), features
+    return cache.latents_key(clip, card, hashes, "cpu"), features
 
 
 @pytest.mark.parametrize("library", ["torch", "diffusers", "transformers"])
@@ -26,10 +26,10 @@ def test_another_release_of_a_library_with_networks_has_keys_of_its_own(
     monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
     before = keys()
-    monkeypatch.setattr(_look_cache, "versions", lambda: {**VERSIONS, library: "0.0.1"})
+    monkeypatch.setattr(cache, "versions", lambda: {**VERSIONS, library: "0.0.1"})
     after = keys()
     assert before[1] != after[1]
     assert (before[0] != after[0]) == (library != "transformers"), "no VAE is in transformers"
 
 
-VERSIONS = _look_cache.versions()
+VERSIONS = cache.versions()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from explorer import _look_cache as cache
 from explorer import references
 from explorer.errors import ComparisonError, NoReconstruction, ReferenceError3D
+from explorer.look import cache
 from explorer.references import agreement
 
 if TYPE_CHECKING:

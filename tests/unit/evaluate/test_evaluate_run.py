@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from explorer._evaluate_run import View
 from explorer.backbones import registry
 from explorer.backbones._cogvideox_frames import Recipe
 from explorer.backbones.base import Backbone, never
 from explorer.clip import Clip
+from explorer.evaluate.run import View
 from explorer.features import Features
 
 

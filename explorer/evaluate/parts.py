@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from explorer._evaluate_answers import answers
-from explorer._evaluate_table import differences, interval_note, summarize
 from explorer.backbones import registry
 from explorer.errors import EmergeError
+from explorer.evaluate.answers import answers
+from explorer.evaluate.table import differences, interval_note, summarize
 
 TRAINING_MEAN = "training mean per pixel"
 SAME = ("suite", "split", "world", "noise_seed", "chosen")

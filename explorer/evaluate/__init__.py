@@ -10,32 +10,30 @@ numpy, diffusers, safetensors, einops and roma only.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explorer._atomic import begin, discard, replace_file
-from explorer._evaluate_answers import render_answers
-from explorer._evaluate_choice import default_clips, subset
-from explorer._evaluate_parts import TRAINING_MEAN, finish, join
-from explorer._evaluate_table import (
+from explorer.assets import assets_root
+from explorer.backbones import registry
+from explorer.errors import EmergeError, ProbeError
+from explorer.evaluate.answers import render_answers
+from explorer.evaluate.choice import default_clips, subset
+from explorer.evaluate.parts import TRAINING_MEAN, finish, join
+from explorer.evaluate.table import (
     NOTHING_MOVES,
     best_cell,
     chosen_by,
     render_table,
 )
-from explorer.assets import assets_root
-from explorer.backbones import registry
-from explorer.errors import EmergeError, ProbeError
 from explorer.probe.checkpoint import SIGMA_TOLERANCE, ProbeCard, list_probes
 from explorer.probe.training_split import check_held_out
 
 if TYPE_CHECKING:
-    from explorer._evaluate_run import Progress
+    from explorer.evaluate.run import Progress
 
 SPLIT = "test"
 
@@ -106,7 +104,7 @@ def evaluate(
     Returns:
         JSON-ready: per cell and baseline the means with 95 % bootstrap intervals over clips (and
         over the probes of several seeds, where a cell has them) and the values of every clip; the
-        chosen cells; paired differences between them; `explorer._evaluate_answers`; notes on what
+        chosen cells; paired differences between them; `explorer.evaluate.answers`; notes on what
         is missing.
 
     Raises:
@@ -121,11 +119,11 @@ def evaluate(
         raise ValueError(
             f"{clips} clips and {mean_scenes} training scenes: give at least 1 of each"
         )
-    from explorer._evaluate_run import Evaluation
-    from explorer._look_cache import versions
     from explorer._machine import describe_machine
     from explorer.data.world.spec import WORLD_VERSION
     from explorer.data.world.splits import SPLITS, split_scene, split_seeds
+    from explorer.evaluate.run import Evaluation
+    from explorer.look.cache import versions
 
     # All that may be rendered: which of them begin in the sky, and are passed over, is seen later.
     scenes = [split_scene(seed) for seed in split_seeds(SPLIT, SPLITS[SPLIT].count)]
@@ -305,42 +303,3 @@ def run_command(
         show(json.dumps(result, allow_nan=False))
     else:
         show(f"{render_table(result)}\n\n{render_answers(result['answers'])}")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line of a machine that has no more than the listed packages."""
-    parser = argparse.ArgumentParser(
-        prog="python -m explorer.evaluate", description="Evaluate probes on held-out scenes."
-    )
-    parser.add_argument("--clips", type=int, help="default: 500 on a GPU, 16 on a processor")
-    parser.add_argument(
-        "--cells", help="backbone:layer:sigma,..., or all (default on a GPU), or subset"
-    )
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--proxies", action="store_true", help="also the training-free proxies")
-    parser.add_argument("--part", default="1/1", help="2/4: the second of four parts of the scenes")
-    parser.add_argument("--join", type=Path, nargs="+", default=[], help="results of all parts")
-    parser.add_argument("--out", type=Path, help="JSON file of the result")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    options = parser.parse_args(argv)
-    try:
-        run_command(
-            clips=options.clips,
-            cells=options.cells,
-            device=options.device,
-            proxies=options.proxies,
-            part=options.part,
-            joined=options.join,
-            out=options.out,
-            as_json=options.json,
-            show=print,
-            note=lambda text: print(text, file=sys.stderr, flush=True),
-        )
-    except EmergeError as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from explorer._look_steps import Geometry, Steps
-from explorer._sweep_pass import measure
-from explorer._sweep_request import SweepRequest
 from explorer.backbones import registry
 from explorer.backbones.base import never, stop_check
 from explorer.errors import Cancelled, EmergeError
+from explorer.look.steps import Geometry, Steps
 from explorer.source import Source
 from explorer.store import Store
+from explorer.sweep.passes import measure
+from explorer.sweep.request import SweepRequest
 
 if TYPE_CHECKING:
-    from explorer._sweep_file import Row
+    from explorer.sweep.file import Row
 
 log = logging.getLogger(__name__)
 

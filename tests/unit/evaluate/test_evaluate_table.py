@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from explorer._evaluate_table import (
+from explorer.errors import ProbeError
+from explorer.evaluate.table import (
     best_cell,
     chosen_by,
     differences,
     interval_note,
     summarize,
 )
-from explorer.errors import ProbeError
 from explorer.probe.checkpoint import ProbeCard
 
 

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from explorer._look_summary import forget_peak, peak_device_memory, peak_memory, to_json
 from explorer._machine import metric_threads
 from explorer.backbones.base import stop_check
 from explorer.correspondence import correspondence_summary
 from explorer.errors import ComparisonError
+from explorer.look.summary import forget_peak, peak_device_memory, peak_memory, to_json
 from explorer.proxies import proxies_of
 
 if TYPE_CHECKING:
-    from explorer._look_steps import Steps
-    from explorer._sweep_file import Row
     from explorer.features import Features
+    from explorer.look.steps import Steps
     from explorer.reconstruction import Reconstruction
+    from explorer.sweep.file import Row
 
 GEOMETRY = ("point_error", "depth_error", "auc5", "auc30")
 

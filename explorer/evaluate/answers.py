@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from explorer._evaluate_choice import SUBJECT
-from explorer._evaluate_table import differences
+from explorer.evaluate.choice import SUBJECT
+from explorer.evaluate.table import differences
 from explorer.metric_names import METRIC_NAMES
 from explorer.metrics.interval import range_of
 from explorer.metrics.rank import spearman

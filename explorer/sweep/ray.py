@@ -13,16 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explorer._sweep_units import Failed, Unit, outcomes
 from explorer.backbones import registry
 from explorer.backbones.base import stop_check
 from explorer.errors import SweepError
 from explorer.source import open_source
 from explorer.store import Store
+from explorer.sweep.units import Failed, Unit, outcomes
 
 if TYPE_CHECKING:
-    from explorer._sweep_file import Row
-    from explorer._sweep_request import SweepRequest
+    from explorer.sweep.file import Row
+    from explorer.sweep.request import SweepRequest
 
 HEARD = 1.0
 """Seconds after which a stop is heard while workers work."""

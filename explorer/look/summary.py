@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from explorer import plugins
-from explorer._look_cache import versions
 from explorer.backbones import registry
+from explorer.look.cache import versions
 
 if TYPE_CHECKING:
-    from explorer._look_stages import LookRequest
     from explorer.clip import Clip
     from explorer.features import Features
+    from explorer.look.stages import LookRequest
     from explorer.probe.checkpoint import ProbeCard
     from explorer.reconstruction import Reconstruction
     from explorer.report import Report

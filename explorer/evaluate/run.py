@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from explorer._evaluate_scenes import (
-    Scene,
-    mean_reconstruction,
-    render_scene,
-    training_geometry,
-)
-from explorer._evaluate_table import METRICS
 from explorer._machine import metric_threads
 from explorer.backbones import registry
 from explorer.backbones.base import Backbone
 from explorer.correspondence import correspondence_summary
 from explorer.data.world.spec import WorldSpec
 from explorer.data.world.splits import SPLITS, split_seeds
+from explorer.evaluate.scenes import (
+    Scene,
+    mean_reconstruction,
+    render_scene,
+    training_geometry,
+)
+from explorer.evaluate.table import METRICS
 from explorer.features import Features
 from explorer.metrics import compare
 from explorer.probe.checkpoint import ProbeCard, list_seeds, load_probe

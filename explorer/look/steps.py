@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
-from explorer import _look_cache as cache
-from explorer import _look_references, references
-from explorer._look_features import FeatureSteps
+from explorer import references
 from explorer.errors import NoReconstruction, ProbeError
+from explorer.look import cache, judging
+from explorer.look.features import FeatureSteps
 
 if TYPE_CHECKING:
-    from explorer._look_stages import LookRequest
     from explorer.clip import Clip
     from explorer.features import Features
+    from explorer.look.stages import LookRequest
     from explorer.probe.checkpoint import ProbeCard
     from explorer.reconstruction import Reconstruction
     from explorer.report import Report
@@ -163,10 +163,10 @@ class Steps(FeatureSteps):
         full, note = self.geometry(features)
         if full is None:
             return None, None, note
-        size = prediction.size if prediction else _look_references.half(self.clip)
+        size = prediction.size if prediction else judging.half(self.clip)
         if size not in self._sampled:
             with self.timed("reference"):
-                shown, lacking = _look_references.sampled(full, features, size)
+                shown, lacking = judging.sampled(full, features, size)
                 said = lacking if shown is None else references.note(self.reference_id, full)
                 note = "; ".join(dict.fromkeys(filter(None, (said, lacking)))) or None
                 self._sampled[size] = shown, None if shown is None else full, note

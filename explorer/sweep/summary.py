@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from explorer import plugins
-from explorer._evaluate_table import summarize as means
+from explorer.evaluate.table import summarize as means
 from explorer.metric_names import METRIC_NAMES
 
 if TYPE_CHECKING:
-    from explorer._sweep_file import Key, Row
-    from explorer._sweep_request import Axes
+    from explorer.sweep.file import Key, Row
+    from explorer.sweep.request import Axes
 
 PLAIN = ("nothing_moves_px", "feature_norm")
 SHOWN = 3  # clips that a note names
