@@ -216,6 +216,10 @@ def is_here(backbone: str) -> bool:
 def _found(backbone: str, target: Target) -> tuple[Entry, BackboneCard, Target]:
     """The entry, its card for the weights at hand, and the target with their folder."""
     entry = _entry(backbone)
+    if target.prompt and not entry.card.takes_prompt:
+        raise BackboneError(
+            f"{backbone} takes no prompt: leave it out, or choose a model with text"
+        )
     if entry.card.source is None:
         if target.weights is not None:
             _weights.find_weights(entry.card, target.weights)
