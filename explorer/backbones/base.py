@@ -57,6 +57,7 @@ class BackboneCard:
         first_frame: whether the first frame is also given without noise (image to video).
         fit: how a video of another shape is brought to `input_size`, as the model's own
             preprocessing does it, or the paper's for the models it probes: "crop" or "stretch".
+        takes_prompt: whether text can be given; an empty one is, unless the user says otherwise.
     """
 
     id: str
@@ -82,6 +83,7 @@ class BackboneCard:
     official: str = ""
     first_frame: bool = False
     fit: Fit = "crop"
+    takes_prompt: bool = False
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ CARD_2B = BackboneCard(
     source=Source("zai-org/CogVideoX-2b", FILES, 3_387_600_000 + 431_200_000 + TEXT_BYTES),
     taps=("block", "query", "key"),
     fit="stretch",
+    takes_prompt=True,
     official=f"{RELEASED}; layer 20, --t 749 (cogvideox-2b-official has its frames).",
 )
 CARD_5B = replace(

@@ -57,6 +57,7 @@ CARD = BackboneCard(
     ),
     taps=("block", "query", "key"),
     fit="stretch",
+    takes_prompt=True,
     official="None released. Made for 720 x 1280 and 129 frames, here 480 x 832 and 81.",
 )
 

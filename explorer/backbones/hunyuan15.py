@@ -44,6 +44,7 @@ CARD = BackboneCard(
     ),
     taps=("block", "query", "key"),
     fit="stretch",
+    takes_prompt=True,
     official="None released.",
 )
 

@@ -49,6 +49,7 @@ CARD = BackboneCard(
     source=Source("Lightricks/LTX-Video", FILES, 28_400_000_000),
     taps=("block", "query", "key"),
     fit="stretch",
+    takes_prompt=True,
     official="Not probed by the paper.",
 )
 

@@ -48,6 +48,7 @@ CARD = BackboneCard(
     source=Source("genmo/mochi-1-preview", FILES, 21_900_000_000),
     taps=("block", "query", "key"),
     fit="stretch",
+    takes_prompt=True,
     official="Not probed by the paper.",
 )
 

@@ -54,6 +54,7 @@ CARD = BackboneCard(
     ),
     taps=("block", "query", "key"),
     fit="stretch",
+    takes_prompt=True,
     first_frame=True,
     official="Always 129 frames of which 21 latent frames are kept, all in bfloat16, seed 42; "
     "single-stream block 20, --t 0.25 (sigma 0.764); noise drawn by the released code's generator.",

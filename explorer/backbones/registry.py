@@ -86,9 +86,11 @@ class Entry:
 
 _entries: dict[str, Entry] = {}
 _loaded: dict[tuple[str, Target], Backbone] = {}
-_loading: dict[tuple[str, Target], threading.Lock] = {}
+_loading: dict[tuple[str, Target], threading.RLock] = {}
 _guard = threading.Lock()
 """Held only while `_loaded` and `_loading` are read or changed, never while a model loads."""
+_reading = threading.RLock()
+"""Held from the look at free memory until a published model is there: two would count the same."""
 holders: list[Callable[[str], bool]] = []
 """Others that keep networks loaded: each lets go of one on a device, or says that it has none."""
 
@@ -214,6 +216,10 @@ def is_here(backbone: str) -> bool:
 def _found(backbone: str, target: Target) -> tuple[Entry, BackboneCard, Target]:
     """The entry, its card for the weights at hand, and the target with their folder."""
     entry = _entry(backbone)
+    if target.prompt and not entry.card.takes_prompt:
+        raise BackboneError(
+            f"{backbone} takes no prompt: leave it out, or choose a model with text"
+        )
     if entry.card.source is None:
         if target.weights is not None:
             _weights.find_weights(entry.card, target.weights)
@@ -318,7 +324,8 @@ def load(
 ) -> Backbone:
     """The loaded model, shared by all callers (its lock serialises them).
 
-    Callers of one model wait for its first load; nobody waits for that of another.
+    Callers of one model wait for its first load; published models are read one after the other,
+    and nobody else waits for that of another.
 
     Args:
         backbone: registry id.
@@ -333,28 +340,40 @@ def load(
     asked = target or Target(device=device, dtype=dtype)
     _memory.check_dtypes(asked)
     entry, fitting, found = _found(backbone, replace(asked, device=resolve_device(asked.device)))
-    key = (backbone, found)
+    key, published = (backbone, found), fitting.source is not None
     with _guard:
-        turn = _loading.setdefault(key, threading.Lock())
+        model = _loaded.get(key)
+        turn = _reading if published else _loading.setdefault(key, threading.RLock())
+    if model is not None:
+        return model
     with turn:
         with _guard:
             model = _loaded.get(key)
         if model is None:
-            if fitting.source is not None:
+            if published:
                 _make_room(fitting, found)
-            try:
-                model = entry.loader(fitting, found)
-            except BackboneError as error:
-                # The frames of the loaders hold what they had read.
-                raise error.with_traceback(None) from None
-            except (MemoryError, RuntimeError) as error:
-                if not _memory.is_shortage(error):
-                    raise
-                error.with_traceback(None)
-                raise _memory.shortage(fitting) from None
+            model = _read(entry, fitting, found)
             with _guard:
                 _loaded[key] = model
         return model
+
+
+def _read(entry: Entry, card: BackboneCard, target: Target) -> Backbone:
+    """The loaded model; of one that cannot be loaded nothing stays, also while the error is kept.
+
+    Raises:
+        BackboneError: it is missing, broken, or memory has run out.
+    """
+    try:
+        return entry.loader(card, target)
+    except BackboneError as error:
+        # The frames of the loaders hold what they had read.
+        raise error.with_traceback(None) from None
+    except (MemoryError, RuntimeError) as error:
+        if not _memory.is_shortage(error):
+            raise
+        error.with_traceback(None)
+        raise _memory.shortage(card) from None
 
 
 def _make_room(card: BackboneCard, target: Target) -> None:

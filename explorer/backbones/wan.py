@@ -49,6 +49,7 @@ CARD = BackboneCard(
     source=Source("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", FILES, 28_900_000_000),
     taps=("block", "query", "key"),
     fit="stretch",
+    takes_prompt=True,
     official="Float32, unseeded noise, VAE mean encoded again for each cell; layer 20, --t 749.",
 )
 

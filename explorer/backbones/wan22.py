@@ -51,6 +51,7 @@ CARD = BackboneCard(
     source=Source("Wan-AI/Wan2.2-TI2V-5B-Diffusers", FILES, 34_200_000_000),
     taps=("block", "query", "key"),
     fit="stretch",
+    takes_prompt=True,
     official="Not in the released extraction. Text to video: no frame is given without noise "
     "(wan2.2-ti2v-5b-i2v has the first).",
 )

@@ -58,6 +58,7 @@ def _tiny(folder: Path) -> None:
         ),
         taps=("block", "query", "key"),
         fit="stretch",
+        takes_prompt=True,
         official=(
             "No configuration of the paper uses it. Its helper conditions on the last frame by "
             "mistake (`video[-1]`); here it is the first. Layer 20, --t 749, unseeded noise."

@@ -42,6 +42,7 @@ def page(
         ("input", f"{_size(card.input_size)} pixels (height x width); {FITS[card.fit]}"),
         ("tokens", f"{_size(card.token_grid)} of {card.width} channels for each slot of frames"),
         ("layers", f"{card.layers}, 0 to {card.layers - 1}; read: {', '.join(card.taps)}"),
+        ("prompt", "empty, or another with --prompt" if card.takes_prompt else ""),
         ("default cell", _default(card)),
         ("probes", _probes(cells)),
         ("as released", card.official),

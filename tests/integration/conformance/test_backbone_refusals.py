@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from asking import ask, make_clip
 
+from explorer.backbones import registry
+from explorer.backbones._options import Target
 from explorer.backbones.base import Backbone
 from explorer.errors import BackboneError
 
@@ -22,6 +24,14 @@ def test_layers_that_do_not_exist_are_refused(backbone: Backbone) -> None:
             backbone.extract(clip, layers=layers, sigma=0.3)
     with pytest.raises(BackboneError, match="at least one layer"):
         backbone.extract(clip, layers=[], sigma=0.3)
+
+
+def test_a_prompt_is_embedded_or_refused_and_never_left_out(full: Backbone) -> None:
+    card = full.card
+    expected = "no embedding of this prompt is known" if card.takes_prompt else "takes no prompt"
+    for ask_for in (registry.hashes, registry.load):
+        with pytest.raises(BackboneError, match=expected):
+            ask_for(card.id, target=Target(device="cpu", prompt="a chair"))
 
 
 def test_frame_counts_that_do_not_fit_are_answered_with_one_that_does(backbone: Backbone) -> None:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import gc
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from explorer.backbones import _build
 from explorer.clip import Clip
 
 GRID = (4, 6)
@@ -102,28 +98,6 @@ def break_file(path: Path, how: str) -> None:
     else:
         state[name] = torch.zeros(*state[name].shape, 2)
     save_file(state, path)
-
-
-def networks_left(monkeypatch: pytest.MonkeyPatch, load: Callable[[], Any]) -> tuple[str, int]:
-    """(the error of a load, networks that are still there after it)."""
-    made: list[weakref.ref[Any]] = []
-    build = _build.build_empty
-
-    def watched(*args: Any) -> Any:
-        network = build(*args)
-        made.append(weakref.ref(network))
-        return network
-
-    monkeypatch.setattr(_build, "build_empty", watched)
-    try:
-        load()
-    except Exception as error:
-        message = f"{type(error).__name__}: {error}"
-    else:
-        message = "loaded"
-    gc.collect()
-    assert made
-    return message, sum(reference() is not None for reference in made)
 
 
 def write_tokenizer(folder: Path, words: list[str], *, chat: str | None = None) -> None:

@@ -255,6 +255,43 @@ def test_a_model_that_is_not_at_work_makes_room_for_another(published: list[str]
     assert held() == [second]
 
 
+def test_the_memory_of_one_model_is_not_promised_while_another_is_read(
+    published: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, begun, go_on = [], threading.Event(), threading.Event()
+    check = _memory.check_memory
+
+    def watch(card: BackboneCard, target: Target) -> None:
+        looked.append(card.id)
+        check(card, target)
+
+    monkeypatch.setattr(_memory, "check_memory", watch)
+    first, second = published
+    entry = registry._entries[first]
+
+    def slow(card: BackboneCard, target: Target) -> Backbone:
+        begun.set()
+        assert go_on.wait(30)
+        return entry.loader(card, target)
+
+    monkeypatch.setitem(registry._entries, first, replace(entry, loader=slow))
+    callers = [
+        threading.Thread(target=registry.load, args=(name,), kwargs={"device": "cpu"})
+        for name in published
+    ]
+    try:
+        callers[0].start()
+        assert begun.wait(30)
+        callers[1].start()
+        callers[1].join(0.2)
+        assert looked == [first]
+    finally:
+        go_on.set()
+    for caller in callers:
+        caller.join(30)
+    assert held() == [second], "the first was there to be let go"
+
+
 def test_a_prompt_of_its_own_does_not_keep_a_second_copy_of_the_weights(
     published: list[str], tmp_path: Path
 ) -> None:

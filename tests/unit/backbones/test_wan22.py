@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -32,6 +32,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in (SMALL, EXPERTS):
         registry.write_tiny(name, root / name)
     return {name: root / name for name in (SMALL, EXPERTS)}
+
+
+@pytest.fixture(autouse=True)
+def _quick_collections() -> Iterator[None]:
+    """Experts that change places collect garbage: half a second with all libraries in it."""
+    with set_aside():
+        yield
 
 
 def load(name: str, folder: Path) -> Any:
