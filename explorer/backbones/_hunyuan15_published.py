@@ -124,8 +124,8 @@ def _describe(folder: Path, text: str) -> tuple[torch.Tensor, torch.Tensor]:
         truncation=True,
         return_tensors="pt",
     )
-    encoder = transformers.Qwen2_5_VLTextModel.from_pretrained(
-        folder / "text_encoder", local_files_only=True, dtype=torch.bfloat16
+    encoder = _text_models.load_encoder(
+        transformers.Qwen2_5_VLTextModel, folder / "text_encoder", dtype=torch.bfloat16
     )
     with torch.inference_mode():
         found = encoder(

@@ -17,6 +17,28 @@ def load_tokenizer(folder: Path) -> Any:
     )
 
 
+def load_encoder(kind: Any, folder: Path, *, dtype: torch.dtype) -> Any:
+    """A text encoder of transformers in a dtype.
+
+    The library builds a network of another dtype by changing torch's default for the whole process,
+    and whatever another thread makes at that moment gets it too. Here the network is built in the
+    default and its parameters, which have no memory yet, are told the dtype before they are read.
+    """
+
+    class Quiet(kind):  # type: ignore[misc]
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            for parameter in self.parameters():
+                parameter.data = parameter.data.to(dtype)
+
+        @classmethod
+        def get_init_context(cls, dtype: torch.dtype, *rest: Any, **named: Any) -> Any:
+            return super().get_init_context(torch.get_default_dtype(), *rest, **named)
+
+    Quiet.__name__ = kind.__name__
+    return Quiet.from_pretrained(folder, local_files_only=True, dtype=dtype)
+
+
 @torch.inference_mode()
 def embed(
     kind: str,
@@ -50,9 +72,7 @@ def embed(
     words = load_tokenizer(tokenizer)(
         [text], padding="max_length", max_length=tokens, truncation=True, return_tensors="pt"
     )
-    model = getattr(library, kind).from_pretrained(
-        encoder, local_files_only=True, dtype=getattr(torch, dtype)
-    )
+    model = load_encoder(getattr(library, kind), encoder, dtype=getattr(torch, dtype))
     given = {"attention_mask": words.attention_mask} if masked else {}
     found = model(input_ids=words.input_ids, output_hidden_states=every_layer, **given)
     return found, words.attention_mask
