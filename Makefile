@@ -1,12 +1,15 @@
 # `make app` opens the explorer, `make test` proves that it works. `make help` lists the rest.
 
+# Without stored bytecode every start would compile ten thousand files again.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 VENV ?= .venv
 # Arguments passed on, e.g. `make app ARGS="--port 7861"`, `make test ARGS="-m 'not browser'"`.
 ARGS ?=
 
 PY := $(VENV)/bin/python
-# Python compiles what it imports when it does; pip would compile ten thousand files that nothing does.
+# Python compiles what it imports when it does; pip would compile all, most of it for nothing.
 INSTALL := $(PY) -m pip install --no-input --no-compile --disable-pip-version-check -c constraints.txt
 # A stamp is newer than the pins exactly when they are installed, so a second start runs no pip.
 APP_STAMP := $(VENV)/.installed-app

@@ -38,6 +38,9 @@ class Server:
             "PYTHONPATH": str(REPOSITORY),
             "PYTHONUNBUFFERED": "1",
         }
+        environment.pop(
+            "PYTHONDONTWRITEBYTECODE", None
+        )  # a second start reads what the first compiled
         command = [str(GATED)] if gated else ["-m", "app"]
         begun = time.monotonic()
         self._log = (cache.parent / "server.log").open("a+b")
