@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 GEOMETRIC = ("point_error", "depth_error", "auc5", "auc30")
 PUBLISHED = tuple(f"published_{name}" for name in GEOMETRIC)
+LONE = (
+    "The side {side!r} holds no other: prepare more scenes, or divide these anew with another "
+    "--split-seed of emerge3d prepare and train again."
+)
 
 
 def evaluate_prepared(
@@ -103,7 +107,8 @@ def evaluate_prepared(
         where = f"Best cells have the lowest {chosen['by']} on their cards, measured on this side: "
         chosen["note"] = f"{where}as published, the choice among cells has seen these scenes."
     best = [cell for cell in cells if cell["id"] in chosen["cells"].values()]
-    note = interval_note([each["metrics"] for each in cells])
+    advice = {} if len(split.sides[side]) > 1 else {"advice": LONE.format(side=side)}
+    note = interval_note([each["metrics"] for each in cells], **advice)
     return {
         "suite": "prepared",
         "split": side,
