@@ -142,7 +142,10 @@ class Running:
                     update["film"] = film.show(found, session.pick)
                 elif isinstance(stage, Compared):
                     update["legend"] = legend.html(
-                        error=stage.report is not None, disputed=found.agreement is not None
+                        error=stage.report is not None,
+                        disputed=found.agreement is not None,
+                        no_prediction=found.reason,
+                        no_reference=_no_reference(found),
                     )
                 elif isinstance(stage, Finished):
                     update["metrics"] = metrics_panel.show(found)
@@ -182,6 +185,15 @@ def _done(steps: Progress, choice: Choice) -> str:
     """What is on the page now, by name: its controls may have moved on since."""
     took = "Done" if steps.finished is None else f"Done in {steps.finished:.2f} s"
     return f"{took}: {choice.words()}."
+
+
+def _no_reference(found: Look) -> str | None:
+    """Why there is nothing to compare with, and who might be asked; None where there is."""
+    if found.reference is not None:
+        return None
+    if found.request.reference == NO_REFERENCE:
+        return "none was asked for; emerge3d references lists who can estimate geometry"
+    return found.note
 
 
 def _exportable(*, recording: bool, summary: bool) -> Update:

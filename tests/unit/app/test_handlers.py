@@ -20,7 +20,7 @@ from app.handlers.running import UNEXPECTED
 from app.handlers.shared import NOT_KEPT
 from app.state import Pick, Session
 from explorer.errors import Cancelled, ClipError
-from explorer.look import Decoded, LookRequest, Stage
+from explorer.look import Compared, Decoded, LookRequest, Referenced, Stage
 
 
 def test_a_run_streams_recording_film_and_summary(
@@ -38,6 +38,21 @@ def test_a_run_streams_recording_film_and_summary(
     assert "Done in 0.30 s: " in updates[-1]["status"]
     assert "rgb, layer 0, sigma 0." in updates[-1]["status"]
     assert page.shared.looks.get(session.look_id) is not None
+
+
+def test_a_run_without_a_reference_says_why_below_the_viewer(
+    page: Handlers, session: Session, looks: Any
+) -> None:
+    def without(*_: Any, **__: Any) -> Iterator[Stage]:
+        decoded, ready, finished = stages(clip())
+        yield from (decoded, ready)
+        yield Referenced(seconds=0.2, reconstruction=None, full=None, note="too little parallax")
+        yield Compared(seconds=0.2, report=None, correspondence=None)
+        yield finished
+
+    looks(without)
+    said = [update["legend"] for update in run(page, session) if "legend" in update][-1]
+    assert "<b>Reference</b><small>too little parallax</small>" in said
 
 
 def test_a_readable_error_ends_the_run_with_its_text_and_the_next_run_works(
