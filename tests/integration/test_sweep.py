@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from explorer.look import look
 from explorer.metrics.interval import bootstrap_means, range_of
 from explorer.store import Store
 from explorer.sweep import Failed, Measured, SweepRequest, Swept, sweep
+from explorer.sweep.file import SweepFile
 from explorer.sweep.table import maps, render_table
 
 SIGMAS = (0.3, 0.5)
@@ -276,6 +278,25 @@ def test_one_process_alone_writes_a_file(tiny: Any, pair: tuple[str, str], tmp_p
         run(tiny, quick(pair[0]), out)
     first.close()
     run(tiny, quick(pair[0]), out)
+
+
+def test_two_processes_that_begin_a_file_at_once_do_not_replace_each_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, opened = tmp_path / "a.jsonl", []
+    ours = Path.open
+
+    def overtaken(path: Path, *args: Any, **options: Any) -> Any:
+        if not opened:  # another process does all it has to between two of our steps
+            opened.append(None)
+            opened[0] = SweepFile(out, {"seeds": [0]}, {})
+        return ours(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", overtaken)
+    with pytest.raises(SweepError, match="another process"):
+        SweepFile(out, {"seeds": [0]}, {})
+    assert out.stat().st_ino == os.fstat(opened[0]._file.fileno()).st_ino
+    opened[0].close()
 
 
 def test_intervals_over_clips_are_those_of_the_lines(
