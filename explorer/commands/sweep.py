@@ -91,7 +91,11 @@ class Sweep:
         from explorer.sweep import Swept, sweep
         from explorer.sweep.table import maps, render_table
 
+        if not self.out.name:
+            raise SweepError(f"--out {self.out} is a folder: name a file in it")
         summary_path = self.out.with_suffix(".summary.json")
+        if self.map in (self.out, summary_path):
+            raise SweepError(f"--map {self.map} would take the place of results: name another file")
         for path in (summary_path, self.map):
             if path is not None:
                 check_writable(path)

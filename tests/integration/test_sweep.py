@@ -390,6 +390,27 @@ def test_a_request_that_makes_no_sense_is_one_error_before_any_work(
     assert not (tmp_path / "a.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        (["--out", "."], "name a file in it"),
+        (["--out", "a.jsonl", "--map", "a.jsonl"], "name another file"),
+        (["--out", "a.jsonl", "--map", "a.summary.json"], "name another file"),
+    ],
+)
+def test_results_have_a_file_of_their_own(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    places: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", "clip.mp4", *places]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_backbone_without_noise_has_one_column_and_one_seed(
     tiny: Any, pair: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
