@@ -13,6 +13,7 @@ from explorer.backbones.base import stop_check
 from explorer.correspondence import correspondence_summary
 from explorer.errors import ComparisonError
 from explorer.look.summary import forget_peak, peak_device_memory, peak_memory, to_json
+from explorer.metric_names import GEOMETRY
 from explorer.proxies import proxies_of
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from explorer.look.steps import Steps
     from explorer.reconstruction import Reconstruction
     from explorer.sweep.file import Row
-
-GEOMETRY = ("point_error", "depth_error", "auc5", "auc30")
 
 
 def measure(

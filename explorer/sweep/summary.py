@@ -72,14 +72,10 @@ def _cell(
     mine = [
         [rows.get((clip, backbone, layer, sigma, seed)) for clip in clips] for seed in axes.seeds
     ]
-    known = [_figures(row) for of_seed in mine for row in of_seed if row]
-    names = dict.fromkeys(name for figures in known for name in figures)
+    figures = [[{} if row is None else _figures(row) for row in of_seed] for of_seed in mine]
+    names = dict.fromkeys(name for of_seed in figures for each in of_seed for name in each)
     per_seed = [
-        {
-            name: [None if row is None else _figures(row).get(name) for row in of_seed]
-            for name in names
-        }
-        for of_seed in mine
+        {name: [each.get(name) for each in of_seed] for name in names} for of_seed in figures
     ]
     first = next((row for of_seed in mine for row in of_seed if row), {})
     return {
