@@ -60,7 +60,7 @@ def _number(value: Any) -> float | None:
     return float(found)
 
 
-def finite(value: float | None) -> float | None:
+def finite(value: Any) -> float | None:
     """The value for JSON: None where it is no number."""
     return None if value is None or not math.isfinite(value) else float(value)
 
