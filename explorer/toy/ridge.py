@@ -216,12 +216,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             save=options.save,
             note=_tell,
         )
+        sys.stdout.write(render_table(result) + "\n")
         if options.out is not None:
             write(options.out, result)
     except EmergeError as error:
         sys.stderr.write(f"ridge: {error}\n")
         return 2
-    sys.stdout.write(render_table(result) + "\n")
     return 0
 
 
