@@ -132,6 +132,11 @@ def _notes(
         notes.append(share + which)
         if not each.card.uses_sigma:
             notes.append(f"{name} sees no noise: its cells are at sigma 0, with one seed")
+    alike: dict[tuple[str, str], dict[str, None]] = {}
+    for row in rows.values():
+        alike.setdefault((row["backbone"], row["content_hash"]), {})[row["clip"]] = None
+    for twins in dict.fromkeys(tuple(each) for each in alike.values() if len(each) > 1):
+        notes.append(f"the same video counts {len(twins)} times: {', '.join(twins)}")
     said: dict[str, dict[str, None]] = {}
     for row in rows.values():
         for note in (row["probe_note"], row["reference_note"]):

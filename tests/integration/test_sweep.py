@@ -323,6 +323,17 @@ def test_intervals_over_clips_are_those_of_the_lines(
     assert "3 of 6 cells have a probe, layer:sigma 1:0.3, 2:0.3, 1:0.5" in summary["notes"][0]
 
 
+def test_a_video_under_two_names_is_said_to_count_twice(
+    tiny: Any, pair: tuple[str, str], tmp_path: Path
+) -> None:
+    copy = str(tmp_path / "copy.mp4")
+    shutil.copy(pair[0], copy)
+    notes = run(tiny, quick(*pair, copy), tmp_path / "a.jsonl")[-1].summary["notes"]
+    assert f"the same video counts 2 times: {pair[0]}, {copy}" in notes
+    notes = run(tiny, quick(*pair), tmp_path / "b.jsonl")[-1].summary["notes"]
+    assert not any("the same video" in note for note in notes)
+
+
 def test_a_clip_that_fails_is_listed_and_does_not_stop_the_others(
     tiny: Any,
     pair: tuple[str, str],
