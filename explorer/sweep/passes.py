@@ -99,7 +99,10 @@ def _with_probe(steps: Steps, features: Features) -> tuple[dict[str, Any], Recon
 
     `probe_note` says why there is a probe and it was not read; a cell without one has no note.
     """
-    prediction, probe, why = _result(steps.prediction(features))
+    probe, prediction, why = steps.probe(features), None, None
+    # What would neither be compared nor kept is not read.
+    if probe is not None and (steps.keep or steps.geometry(features)[0] is not None):
+        prediction, _, why = _result(steps.prediction(features))
     reference, full, note = steps.reference(features, prediction)
     report = None
     with steps.timed("comparison"):
@@ -112,7 +115,7 @@ def _with_probe(steps: Steps, features: Features) -> tuple[dict[str, Any], Recon
     figures = {
         **{name: report and getattr(report, name) for name in GEOMETRY},
         "probe": probe and probe.sha256,
-        "probe_note": why if steps.probe(features) else None,
+        "probe_note": why,
         "reference": full and steps.reference_id,
         "reference_note": note,
     }

@@ -435,19 +435,38 @@ def test_a_backbone_without_noise_has_one_column_and_one_seed(
 
 
 def test_a_video_that_nobody_knows_has_the_figures_that_need_no_geometry(
-    tiny: Any, tmp_path: Path, make_video: Callable[..., Path]
+    tiny: Any, tmp_path: Path, make_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload = make_video("upload.mp4", count=6, size=(80, 80))
+    monkeypatch.delattr("explorer.probe.predict.predict_frames")  # there is nothing to compare
     summary = run(tiny, ask(str(upload)), tmp_path / "a.jsonl")[-1].summary
     for cell in summary["cells"]:
         assert cell["metrics"]["point_error"] is None
         assert cell["metrics"]["correspondence_error_px"] is None
         assert cell["metrics"]["cycle_mutual_share"]["count"] == 1
         assert cell["metrics"]["cycle_mutual_share"]["low"] is None
+    assert "of tiny, 3 of 6 cells have a probe" in summary["notes"][0]
     assert any("no reference" in note and "upload.mp4" in note for note in summary["notes"])
     text = render_table(summary)
     assert "tiny: mutual matches" in text
     assert "point error" not in text
+
+
+def test_a_probe_that_cannot_be_read_is_said_of_the_clips_that_would_need_it(
+    tiny: Any, pair: tuple[str, str], tmp_path: Path, make_video: Callable[..., Path]
+) -> None:
+    card = tiny.assets / "probes" / "tiny" / "L01_S0.30.json"
+    card.write_text(card.read_text().replace("tiny-1", "tiny-2"))
+    upload = make_video("upload.mp4", count=6, size=(80, 80))
+    out = tmp_path / "a.jsonl"
+    summary = run(tiny, ask(pair[0], str(upload), layers="1", proxies=False), out)[-1].summary
+    assert summary["failed"] == []
+    known, unknown = (row for row in rows_in(out) if row["sigma"] == 0.3)
+    assert known["point_error"] is None
+    assert "trained on other weights" in known["probe_note"]
+    assert unknown["probe_note"] is None
+    assert unknown["probe"] == known["probe"]
+    assert any("other weights" in note and pair[0] in note for note in summary["notes"])
 
 
 def test_proxies_can_be_left_out(tiny: Any, pair: tuple[str, str], tmp_path: Path) -> None:
