@@ -19,6 +19,7 @@ import pytest
 from explorer import references
 from explorer.backbones import registry
 from explorer.backbones._options import Target
+from explorer.backbones.base import never
 from explorer.cli import main
 from explorer.errors import Cancelled, EmergeError, SweepError
 from explorer.look import look
@@ -26,7 +27,9 @@ from explorer.metrics.interval import bootstrap_means, range_of
 from explorer.store import Store
 from explorer.sweep import Failed, Measured, SweepRequest, Swept, sweep
 from explorer.sweep.file import SweepFile
+from explorer.sweep.ray import spread
 from explorer.sweep.table import maps, render_table
+from explorer.sweep.units import Unit
 
 SIGMAS = (0.3, 0.5)
 
@@ -580,15 +583,28 @@ def test_workers_of_a_cluster_write_the_same_lines(
 ) -> None:
     fake = FakeRay()
     monkeypatch.setitem(sys.modules, "ray", fake)
-    alone, spread = tmp_path / "alone.jsonl", tmp_path / "spread.jsonl"
+    alone, shared = tmp_path / "alone.jsonl", tmp_path / "shared.jsonl"
     run(tiny, ask(*pair), alone)
-    found = run(tiny, ask(*pair), spread, ray="auto")
+    found = run(tiny, ask(*pair), shared, ray="auto")
     assert found[0].rows[0]["clip"] == pair[1], "the last one first"
-    by_clip = sorted(without_clock(rows_in(spread)), key=lambda row: pair.index(row["clip"]))
+    by_clip = sorted(without_clock(rows_in(shared)), key=lambda row: pair.index(row["clip"]))
     assert by_clip == without_clock(rows_in(alone))
-    assert alone.read_bytes().splitlines()[0] == spread.read_bytes().splitlines()[0]
+    assert alone.read_bytes().splitlines()[0] == shared.read_bytes().splitlines()[0]
     assert found[-1].summary["cells"] == run(tiny, ask(*pair), alone)[-1].summary["cells"]
     assert fake.options["num_gpus"] == 0
+
+
+def test_a_worker_takes_the_gpu_that_the_cluster_gives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, asked = FakeRay(), []
+    monkeypatch.setattr(registry, "resolve_device", lambda device: device)
+    monkeypatch.setattr(fake, "get", lambda task: asked.append(task[0].args[0].target) or [])
+    request = ask("a.mp4", target=Target(device="cuda:1"))
+    units = [Unit("a.mp4", "tiny", {})]
+    assert not list(spread(fake, request, units, store=Store(tmp_path), should_stop=never))
+    assert [target.device for target in asked] == ["cuda"]
+    assert fake.options["num_gpus"] == 1
 
 
 def test_a_worker_that_dies_is_the_failure_of_its_clip(
