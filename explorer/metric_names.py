@@ -10,6 +10,8 @@ METRIC_NAMES = {
     "correspondence_error_px": "correspondence error (px)",
     "pck": "PCK",
 }
+GEOMETRY = ("point_error", "depth_error", "auc5", "auc30")
+"""Of a reconstruction held against a reference."""
 LOWER_IS_BETTER = ("point_error", "depth_error", "correspondence_error_px")
 NOTHING_MOVES = "nothing moves (px)"
 """The correspondence error of answering that nothing moves."""

@@ -95,9 +95,9 @@ class Eval:
             on_cell=lambda cell, scenes: note(f"{cell}, {scenes} scenes"),
             on_scene=lambda done, total, name: note(f"features {done}/{total} {name}"),
         )
+        print(json.dumps(result, allow_nan=False) if self.json else render_table(result))
         if self.out is not None:
             evaluate.write(self.out, result)
-        print(json.dumps(result, allow_nan=False) if self.json else render_table(result))
         return 0
 
 

@@ -114,11 +114,12 @@ class Look:
     def _request(self) -> LookRequest:
         """What is asked, with what nobody has chosen: the backbone's own cell, a fitting window."""
         from explorer.backbones import registry
+        from explorer.backbones._options import Target
         from explorer.look import LookRequest
         from explorer.source import open_source
         from explorer.window import suggested_window
 
-        card = registry.card(self.backbone, weights=self.weights)
+        card = registry.fitting_card(self.backbone, Target(weights=self.weights))
         layer, sigma = card.default_cell
         window = suggested_window(
             open_source(self.clip).info(),

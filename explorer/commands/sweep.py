@@ -85,13 +85,16 @@ class Sweep:
         Raises:
             EmergeError: bad input, or a file of another sweep.
         """
-        from explorer._atomic import replace_file
-        from explorer.evaluate import check_writable, write
+        from explorer.evaluate import check_writable, write, write_text
         from explorer.store import Store, default_root
         from explorer.sweep import Swept, sweep
         from explorer.sweep.table import maps, render_table
 
+        if not self.out.name:
+            raise SweepError(f"--out {self.out} is a folder: name a file in it")
         summary_path = self.out.with_suffix(".summary.json")
+        if self.map in (self.out, summary_path):
+            raise SweepError(f"--map {self.map} would take the place of results: name another file")
         for path in (summary_path, self.map):
             if path is not None:
                 check_writable(path)
@@ -105,10 +108,10 @@ class Sweep:
         except KeyboardInterrupt:
             print(f"stopped; the same command goes on with {self.out}", file=sys.stderr)
             raise
+        print(json.dumps(summary, allow_nan=False) if self.json else render_table(summary))
         write(summary_path, summary)
         if self.map is not None and summary["lines"]:
-            replace_file(self.map, maps(summary).encode())
-        print(json.dumps(summary, allow_nan=False) if self.json else render_table(summary))
+            write_text(self.map, maps(summary))
         return FAILURES if summary["failed"] else 0
 
     def _request(self) -> SweepRequest:

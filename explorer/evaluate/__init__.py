@@ -212,10 +212,21 @@ def choose(cards: Sequence[ProbeCard]) -> dict[str, Any]:
 
 
 def write(path: Path, result: dict[str, Any]) -> None:
-    """Put the result in a file that is the old or the new one at any time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-    replace_file(path, text.encode())
+    """Put the result in a file, as `write_text` does."""
+    write_text(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Put a text in a file that is the old or the new one at any time.
+
+    Raises:
+        EmergeError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, text.encode())
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -257,9 +268,11 @@ def check_writable(path: Path) -> None:
             raise IsADirectoryError(f"{path} is a folder")
         discard(begin(path))
     except OSError as error:
-        raise EmergeError(
-            f"the result cannot be written to {path} ({error}): choose another file"
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> EmergeError:
+    return EmergeError(f"the result cannot be written to {path} ({error}): choose another file")
 
 
 def run_command(
@@ -275,7 +288,7 @@ def run_command(
     show: Callable[[str], None],
     note: Callable[[str], None],
 ) -> None:
-    """What both command lines do: evaluate, write, show.
+    """What both command lines do: evaluate, show, write.
 
     Without `clips` and `cells` a GPU takes all of both and a processor what it can do in minutes.
     `joined` are the files of parts that are evaluated already.
@@ -296,10 +309,11 @@ def run_command(
             part=parse_part(part),
             on_clip=lambda done, of, spent: note(f"{done}/{of} clips, {spent:.0f} s"),
         )
-    if out is not None:
-        write(out, result)
-        note(f"wrote {out}")
+    # Shown first: where it cannot be written the work is not lost.
     if as_json:
         show(json.dumps(result, allow_nan=False))
     else:
         show(f"{render_table(result)}\n\n{render_answers(result['answers'])}")
+    if out is not None:
+        write(out, result)
+        note(f"wrote {out}")

@@ -18,8 +18,8 @@ import numpy as np
 from explorer import plugins
 from explorer.errors import ComparisonError, ProbeError
 from explorer.evaluate import cell_id, choose
-from explorer.evaluate.table import differences, interval_note, summarize
-from explorer.metric_names import METRIC_NAMES
+from explorer.evaluate.table import differences, finite, interval_note, summarize
+from explorer.metric_names import GEOMETRY, METRIC_NAMES
 
 if TYPE_CHECKING:
     from explorer.backbones._options import Target
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from explorer.probe.checkpoint import ProbeCard
     from explorer.reconstruction import Reconstruction
 
-GEOMETRIC = ("point_error", "depth_error", "auc5", "auc30")
-PUBLISHED = tuple(f"published_{name}" for name in GEOMETRIC)
+PUBLISHED = tuple(f"published_{name}" for name in GEOMETRY)
 LONE = (
     "The side {side!r} holds no other: prepare more scenes, or divide these anew with another "
     "--split-seed of emerge3d prepare and train again."
@@ -150,7 +149,7 @@ def published_metrics(
         )
         worst = np.maximum(poses.rotation, poses.translation)
         found |= {f"published_auc{k}": official.auc(worst, k) for k in (5, 30)}
-    return {name: _finite(found.get(name)) for name in PUBLISHED}
+    return {name: finite(found.get(name)) for name in PUBLISHED}
 
 
 def held_out_side(split: Split) -> str:
@@ -198,7 +197,7 @@ def _cell(
         notes.append(found.enlarged)
     notes += [f"{cell_id(card)}: {name} left out: {why}" for name, why in found.skipped.items()]
     index_of = {item.scene: index for index, item in enumerate(found.items)}
-    values: dict[str, list[float | None]] = {name: [] for name in (*GEOMETRIC, *PUBLISHED)}
+    values: dict[str, list[float | None]] = {name: [] for name in (*GEOMETRY, *PUBLISHED)}
     for scene in scenes:
         index = index_of.get(scene.name)
         if index is None:  # keeps its place: scenes are paired by it
@@ -230,7 +229,7 @@ def _append(
 
     try:
         report = compare(prediction, reference)
-        found = {name: _finite(getattr(report, name)) for name in GEOMETRIC}
+        found = {name: finite(getattr(report, name)) for name in GEOMETRY}
         found |= published_metrics(prediction, reference)
     except ComparisonError:
         found = dict.fromkeys(values)
@@ -239,12 +238,8 @@ def _append(
 
 
 def _as_published(cell: dict[str, Any]) -> str:
-    known = ((name, cell["metrics"][f"published_{name}"]) for name in GEOMETRIC)
+    known = ((name, cell["metrics"][f"published_{name}"]) for name in GEOMETRY)
     figures = ", ".join(
         f"{METRIC_NAMES[name]} {found['mean']:.4f}" for name, found in known if found is not None
     )
     return f"{cell['id']} as the paper computes it: {figures or 'nothing'}"
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else float(value)

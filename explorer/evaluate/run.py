@@ -24,8 +24,9 @@ from explorer.evaluate.scenes import (
     render_scene,
     training_geometry,
 )
-from explorer.evaluate.table import METRICS
+from explorer.evaluate.table import METRICS, finite
 from explorer.features import Features
+from explorer.metric_names import GEOMETRY
 from explorer.metrics import compare
 from explorer.probe.checkpoint import ProbeCard, list_seeds, load_probe
 from explorer.probe.predict import predict
@@ -40,7 +41,6 @@ Progress = Callable[[int, int, float], None]
 Values = dict[str, list[float | None]]
 STILL = "nothing_moves_px"
 OVERSAMPLE = 3  # odd, so that one pixel of the traced geometry is centred where its token is
-GEOMETRY = ("point_error", "depth_error", "auc5", "auc30")
 
 
 @dataclass
@@ -319,23 +319,23 @@ class Evaluation:
 
 def _judged(prediction: Reconstruction, exact: Reconstruction) -> Values:
     report = compare(prediction, exact)
-    return {name: [_finite(getattr(report, name))] for name in GEOMETRY}
+    return {name: [finite(getattr(report, name))] for name in GEOMETRY}
 
 
 def _matches(features: Features, exact: Reconstruction, view: View) -> Values:
     found = correspondence_summary(features, exact, size=view.size)
     names = {"correspondence_error_px": "error_px", "pck": "pck", STILL: "nothing_moves_px"}
-    return {name: [_finite(found[theirs])] for name, theirs in names.items()}
+    return {name: [finite(found[theirs])] for name, theirs in names.items()}
 
 
 def _ridge_errors(ridge: Ridge, features: Features, target: TokenMaps) -> Values:
     found = token_errors(ridge.predict(features), target)
-    return {name: [_finite(value)] for name, value in found.items()}
+    return {name: [finite(value)] for name, value in found.items()}
 
 
 def _proxies(features: Features, exact: Reconstruction, view: View) -> Values:
     found = proxies_of(features, exact, size=view.size)
-    return {name: [_finite(value)] for name, value in found.items()}
+    return {name: [finite(value)] for name, value in found.items()}
 
 
 def _reach(query: Features, key: Features, heads: int, view: View) -> Values:
@@ -352,7 +352,3 @@ def toy_heads(backbone: str) -> int | None:
 def oversampled(grid: tuple[int, int]) -> tuple[int, int]:
     """The size of maps one pixel of which is centred where a token is."""
     return grid[0] * OVERSAMPLE, grid[1] * OVERSAMPLE
-
-
-def _finite(value: Any) -> float | None:
-    return None if value is None or not np.isfinite(value) else float(value)

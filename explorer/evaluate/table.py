@@ -60,6 +60,11 @@ def _number(value: Any) -> float | None:
     return float(found)
 
 
+def finite(value: Any) -> float | None:
+    """The value for JSON: None where it is no number."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
 def summarize(
     per_clip: PerClip | Sequence[PerClip],
 ) -> dict[str, dict[str, float | int | None] | None]:
@@ -177,10 +182,10 @@ def render_table(result: dict[str, Any]) -> str:
     lines = [" | ".join(heads), " | ".join("---" for _ in heads)]
     for each in [*result["cells"], *result["baselines"]]:
         name = metric_names.NOTHING_MOVES if each["id"] == NOTHING_MOVES else each["id"]
-        texts = [_text(each["metrics"].get(metric)) for metric in METRICS]
+        texts = [mean_text(each["metrics"].get(metric)) for metric in METRICS]
         if ridges:
             linear = (each.get("ridge") or {}).get("metrics", {})
-            texts += [_text(linear.get(metric)) for metric in RIDGE_METRICS]
+            texts += [mean_text(linear.get(metric)) for metric in RIDGE_METRICS]
         lines.append(" | ".join([name, *texts]))
     table = "\n".join(f"| {line} |" for line in lines)
     notes = [
@@ -218,7 +223,8 @@ def _probe_seeds(cells: Sequence[Mapping[str, Any]]) -> str:
     return f"{words} seed{'' if counts == [1] else 's'} of each probe"
 
 
-def _text(found: dict[str, Any] | None) -> str:
+def mean_text(found: dict[str, Any] | None) -> str:
+    """A mean with its interval, for a table."""
     if found is None:
         return "-"
     if found["low"] is None:

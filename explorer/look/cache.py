@@ -14,6 +14,7 @@ from explorer import plugins
 from explorer.backbones.base import hash_arrays
 from explorer.camera import Cameras
 from explorer.features import Features
+from explorer.metric_names import GEOMETRY
 from explorer.reconstruction import Reconstruction
 from explorer.report import Alignment, Report
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from explorer.references.agreement import Agreement
     from explorer.store import Store
 
-_NUMBERS = ("point_error", "depth_error", "auc5", "auc30", "depth_scale")
+_NUMBERS = (*GEOMETRY, "depth_scale")
 LAYOUT = 3  # part of every key: raise it when what is stored, or how it is computed, changes
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from explorer._typing import Float
+from explorer._typing import Float, Int
 
 
 @dataclass(frozen=True)
@@ -107,18 +109,30 @@ def bootstrap_means(
         raise ValueError(f"samples need two or more clips, the same: {[a.shape for a in arrays]}")
     if not all(np.isfinite(array).all() for array in arrays):
         raise ValueError("an interval needs finite values")
-    rng = np.random.default_rng(seed)
-    clips = arrays[0].shape[1]
-    picks = rng.integers(clips, size=(resamples, clips))
+    picks, state = _picks(arrays[0].shape[1], resamples, seed)
+    rng = np.random.default_rng()
+    rng.bit_generator.state = state
     means = []
     for array in arrays:
         if len(array) == 1:
-            means.append(array[0][picks].mean(axis=1))
+            means.append(array[0].take(picks).mean(axis=1))
             continue
         chosen = rng.integers(len(array), size=(resamples, len(array)))
         mixed = array[chosen].mean(axis=1)
         means.append(np.take_along_axis(mixed, picks, axis=1).mean(axis=1))
     return np.stack(means)
+
+
+@functools.lru_cache(maxsize=1)
+def _picks(clips: int, resamples: int, seed: int) -> tuple[Int[np.ndarray, "R N"], Any]:
+    """(the clips of each resample, the state of the generator after them).
+
+    All figures of a table are resampled alike, and drawing takes longer than the means.
+    """
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(clips, size=(resamples, clips))
+    picks.setflags(write=False)
+    return picks, rng.bit_generator.state
 
 
 def range_of(values: Float[np.ndarray, " R"], *, level: float = 0.95) -> tuple[float, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -78,10 +80,9 @@ def run(
         _stoppable(partial(_match, database, seed), should_stop)
         check_matches(database, len(frames))
         check_depth(database)
+        focals = [ratio * frames.shape[2] for ratio in FOCAL_RATIOS]
         found = []
-        for ratio in FOCAL_RATIOS:
-            focal = ratio * frames.shape[2]
-            mapped = _stoppable(partial(_map, folder, focal, seed), should_stop)
+        for mapped in _stoppable(partial(_map_all, folder, focals, seed), should_stop):
             if mapped is not None and mapped.num_points3D() > 0:
                 model = _model(mapped)
                 if model.focal > 0 and np.isfinite(model.cam_from_world).all():
@@ -131,11 +132,22 @@ def _match(database: Path, seed: int, token: pycolmap.CancellationToken) -> None
     )
 
 
+def _map_all(
+    folder: Path, focals: list[float], seed: int, token: pycolmap.CancellationToken
+) -> list[pycolmap.Reconstruction | None]:
+    """The model of each focal length, as many at a time as there are processors."""
+    with ThreadPoolExecutor(max_workers=min(len(focals), os.cpu_count() or 1)) as pool:
+        return list(pool.map(lambda focal: _map(folder, focal, seed, token), focals))
+
+
 def _map(
     folder: Path, focal: float, seed: int, token: pycolmap.CancellationToken
 ) -> pycolmap.Reconstruction | None:
     """The largest model at a focal length, refined together with it at the end; None if none."""
-    with pycolmap.Database.open(folder / "database.db") as opened:
+    models = folder / f"models-{focal:.0f}"
+    models.mkdir()
+    database = Path(shutil.copy(folder / "database.db", models))  # the focal length goes in there
+    with pycolmap.Database.open(database) as opened:
         (camera,) = opened.read_all_cameras()
         camera.params = [focal, *camera.params[1:]]
         opened.update_camera(camera)
@@ -149,10 +161,8 @@ def _map(
     # With little parallax it drifts anywhere while few frames are registered.
     options.ba_refine_focal_length = False
     options.mapper.abs_pose_refine_focal_length = False
-    models = folder / f"models-{focal:.0f}"
-    models.mkdir()
     found = pycolmap.incremental_mapping(
-        folder / "database.db", folder / "images", models, options=options, cancellation_token=token
+        database, folder / "images", models, options=options, cancellation_token=token
     )
     best = max(
         found.values(),

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from explorer._atomic import lock, replace_file
+from explorer._atomic import lock
 from explorer.errors import SweepError
 
 FORMAT = "emerge3d-sweep-1"
@@ -50,15 +50,15 @@ class SweepFile:
         self._made_of: dict[tuple[Any, ...], str | None] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists() or not path.stat().st_size:
-                replace_file(path, _line({"format": FORMAT, "options": options, **about}))
             # Without a buffer, what did not fit on the disk is not tried again at closing.
-            self._file = path.open("r+b", buffering=0)
+            self._file = path.open("a+b", buffering=0)
         except OSError as error:
             raise self._unwritable(error) from error
         try:
-            if not lock(self._file):
-                raise SweepError(f"another process is writing {path}: wait for it or stop it")
+            self._take()
+            # Begun in its place: a file put there could take the place of another process's.
+            if not self._file.seek(0, os.SEEK_END):
+                self._write(_line({"format": FORMAT, "options": options, **about}))
             self._read(options)
         except BaseException:
             self._file.close()
@@ -73,15 +73,7 @@ class SweepFile:
         """
         for row in rows:
             self._check_same(row)
-        begin = self._file.seek(0, os.SEEK_END)
-        try:
-            content = b"".join(map(_line, rows))
-            if self._file.write(content) < len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            self._file.truncate(begin)
-            raise self._unwritable(error) from error
+        self._write(b"".join(map(_line, rows)))
         for row in rows:
             self._keep(row)
 
@@ -89,7 +81,27 @@ class SweepFile:
         """Give the file up."""
         self._file.close()
 
+    def _take(self) -> None:
+        try:
+            mine = lock(self._file)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        if not mine:
+            raise SweepError(f"another process is writing {self.path}: wait for it or stop it")
+
+    def _write(self, content: bytes) -> None:
+        """Put this at the end and bring it to the disk, all of it or nothing."""
+        begin = self._file.seek(0, os.SEEK_END)
+        try:
+            if self._file.write(content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.truncate(begin)
+            raise self._unwritable(error) from error
+
     def _read(self, options: dict[str, Any]) -> None:
+        self._file.seek(0)
         whole, end, _ = self._file.read().rpartition(b"\n")
         header, *lines = whole.split(b"\n")
         try:
@@ -153,4 +165,4 @@ def _line(value: dict[str, Any]) -> bytes:
 
 
 def _said(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)

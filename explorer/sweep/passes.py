@@ -13,6 +13,7 @@ from explorer.backbones.base import stop_check
 from explorer.correspondence import correspondence_summary
 from explorer.errors import ComparisonError
 from explorer.look.summary import forget_peak, peak_device_memory, peak_memory, to_json
+from explorer.metric_names import GEOMETRY
 from explorer.proxies import proxies_of
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from explorer.look.steps import Steps
     from explorer.reconstruction import Reconstruction
     from explorer.sweep.file import Row
-
-GEOMETRY = ("point_error", "depth_error", "auc5", "auc30")
 
 
 def measure(
@@ -100,7 +99,10 @@ def _with_probe(steps: Steps, features: Features) -> tuple[dict[str, Any], Recon
 
     `probe_note` says why there is a probe and it was not read; a cell without one has no note.
     """
-    prediction, probe, why = _result(steps.prediction(features))
+    probe, prediction, why = steps.probe(features), None, None
+    # What would neither be compared nor kept is not read.
+    if probe is not None and (steps.keep or steps.geometry(features)[0] is not None):
+        prediction, _, why = _result(steps.prediction(features))
     reference, full, note = steps.reference(features, prediction)
     report = None
     with steps.timed("comparison"):
@@ -113,7 +115,7 @@ def _with_probe(steps: Steps, features: Features) -> tuple[dict[str, Any], Recon
     figures = {
         **{name: report and getattr(report, name) for name in GEOMETRY},
         "probe": probe and probe.sha256,
-        "probe_note": why if steps.probe(features) else None,
+        "probe_note": why,
         "reference": full and steps.reference_id,
         "reference_note": note,
     }

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from explorer.backbones import registry
 from explorer.backbones.base import stop_check
 from explorer.errors import SweepError
+from explorer.look.cache import device_type
 from explorer.source import open_source
 from explorer.store import Store
 from explorer.sweep.units import Failed, Unit, outcomes
@@ -61,9 +62,10 @@ def spread(
     Raises:
         Cancelled: `should_stop` became true; work in hand is given up.
     """
-    device = registry.resolve_device(request.target.device)
+    # Without a number: a worker sees the one GPU that the cluster gave it, as the first.
+    device = device_type(registry.resolve_device(request.target.device))
     request = replace(request, target=replace(request.target, device=device))
-    remote = ray.remote(num_gpus=int(device.startswith("cuda")), max_retries=0)(_work)
+    remote = ray.remote(num_gpus=int(device == "cuda"), max_retries=0)(_work)
     waiting = {remote.remote(request, unit, store.root): unit for unit in units}
     try:
         while waiting:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explorer import references
+from explorer import plugins, references
 from explorer.backbones import registry
 from explorer.backbones._options import Target
 from explorer.backbones.base import BackboneCard
@@ -97,8 +97,16 @@ class SweepRequest:
             },
             "probe": None if self.probe is None else str(self.probe),
             **target,
+            "plugins": self._plugins(),
             "device": device_type(registry.resolve_device(self.target.device)),
         }
+
+    def _plugins(self) -> list[str]:
+        """What comes from outside, each with what changes with its text."""
+        asked: list[tuple[plugins.Kind, str]] = [("reference", self.reference)]
+        asked += [("backbone", name) for name in self.backbones]
+        made = [(name, plugins.of(kind, name)) for kind, name in asked]
+        return [f"{name} {each.sha256 or each.version}" for name, each in made if each is not None]
 
 
 @dataclass(frozen=True)

@@ -72,14 +72,10 @@ def _cell(
     mine = [
         [rows.get((clip, backbone, layer, sigma, seed)) for clip in clips] for seed in axes.seeds
     ]
-    known = [_figures(row) for of_seed in mine for row in of_seed if row]
-    names = dict.fromkeys(name for figures in known for name in figures)
+    figures = [[{} if row is None else _figures(row) for row in of_seed] for of_seed in mine]
+    names = dict.fromkeys(name for of_seed in figures for each in of_seed for name in each)
     per_seed = [
-        {
-            name: [None if row is None else _figures(row).get(name) for row in of_seed]
-            for name in names
-        }
-        for of_seed in mine
+        {name: [each.get(name) for each in of_seed] for name in names} for of_seed in figures
     ]
     first = next((row for of_seed in mine for row in of_seed if row), {})
     return {
@@ -136,6 +132,11 @@ def _notes(
         notes.append(share + which)
         if not each.card.uses_sigma:
             notes.append(f"{name} sees no noise: its cells are at sigma 0, with one seed")
+    alike: dict[tuple[str, str], dict[str, None]] = {}
+    for row in rows.values():
+        alike.setdefault((row["backbone"], row["content_hash"]), {})[row["clip"]] = None
+    for twins in dict.fromkeys(tuple(each) for each in alike.values() if len(each) > 1):
+        notes.append(f"the same video counts {len(twins)} times: {', '.join(twins)}")
     said: dict[str, dict[str, None]] = {}
     for row in rows.values():
         for note in (row["probe_note"], row["reference_note"]):

@@ -26,7 +26,7 @@ from explorer._machine import describe_machine
 from explorer.backbones import registry
 from explorer.errors import EmergeError
 from explorer.evaluate import check_writable, write
-from explorer.evaluate.table import differences, summarize
+from explorer.evaluate.table import differences, mean_text, summarize
 from explorer.look.cache import versions
 from explorer.probe.ridge import PENALTIES, Ridge
 from explorer.probe.ridge_files import save_ridge
@@ -159,8 +159,8 @@ def render_table(result: dict[str, Any]) -> str:
     ]
     for each in [*result["cells"], *result["baselines"]]:
         probe = (each.get("probe") or {}).get("metrics", {})
-        texts = [_text(each["metrics"].get(name)) for name in ERRORS]
-        texts += [_text(probe.get(name)) for name in ERRORS]
+        texts = [mean_text(each["metrics"].get(name)) for name in ERRORS]
+        texts += [mean_text(probe.get(name)) for name in ERRORS]
         for key, form in (("validation_r2", "{:.3f}"), ("penalties", "{:.1e}")):
             values = each.get(key)
             texts += [form.format(values[n]) if values else "-" for n in ("points", "log_depth")]
@@ -176,14 +176,6 @@ def render_table(result: dict[str, Any]) -> str:
             f"[{each['low']:+.4f}, {each['high']:+.4f}]"
         )
     return "\n".join(lines)
-
-
-def _text(found: dict[str, Any] | None) -> str:
-    if found is None:
-        return "-"
-    if found["low"] is None:
-        return f"{found['mean']:.4f}"
-    return f"{found['mean']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"
 
 
 def _tell(text: str) -> None:
@@ -224,12 +216,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             save=options.save,
             note=_tell,
         )
+        sys.stdout.write(render_table(result) + "\n")
         if options.out is not None:
             write(options.out, result)
     except EmergeError as error:
         sys.stderr.write(f"ridge: {error}\n")
         return 2
-    sys.stdout.write(render_table(result) + "\n")
     return 0
 
 

@@ -277,6 +277,18 @@ def test_a_look_runs_published_weights_from_a_folder_without_the_network(
     assert other["cached"]["features"] is False
 
 
+def test_a_look_takes_the_default_cell_of_the_weights_that_are_here(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.write_tiny("wan2.1-1.3b", tmp_path / "wan2.1-1.3b")
+    monkeypatch.setenv("EMERGE3D_WEIGHTS", str(tmp_path))
+    look = ["look", str(tiny.request.path), "--backbone", "wan2.1-1.3b", "--count", "1", "--json"]
+    assert main(look) == 0
+    found = json.loads(capsys.readouterr().out)["provenance"]
+    layers = registry.fitting_card("wan2.1-1.3b", Target()).layers
+    assert found["layer"] == layers - 1 < registry.card("wan2.1-1.3b").default_cell[0]
+
+
 def test_the_options_of_a_look_reach_the_loader(
     tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

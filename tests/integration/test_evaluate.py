@@ -248,6 +248,23 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_result_that_finds_no_room_after_the_work_is_shown_and_said_in_one_line(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, out = tmp_path / "part.json", tmp_path / "whole.json"
+    write(parts, evaluate(parse_cells("tiny:1:0.3"), clips=1, device="cpu", mean_scenes=2))
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("explorer.evaluate.replace_file", full)
+    assert main(["eval", "--join", str(parts), "--out", str(out)]) == 2
+    printed = capsys.readouterr()
+    assert "| tiny:1:0.3 |" in printed.out
+    assert f"cannot be written to {out} ([Errno 28] No space left" in printed.err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("cells", "message"),
     [

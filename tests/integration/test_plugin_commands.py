@@ -120,6 +120,31 @@ def look(tiny: Any, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return found
 
 
+def edit(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another text of the plugin, as the next process finds it."""
+    good.write_text(OWN + "# edited\n")
+    monkeypatch.setattr(plugins, "_found", [])
+    monkeypatch.setattr(plugins, "_begun", False)
+    del registry._entries["gradients"]
+    del references._references["mine"]
+
+
+def test_a_sweep_begun_with_another_text_of_a_plugin_is_not_gone_on_with(
+    files: tuple[Path, Path],
+    tiny: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["sweep", str(tiny.request.path), "--backbone", "gradients", "--layers", "0"]
+    words += ["--sigmas", "0.3", "--count", "5", "--device", "cpu", "--no-proxies"]
+    words += ["--out", str(tmp_path / "a.jsonl")]
+    assert (main(words), main(words)) == (0, 0)
+    edit(files[0], monkeypatch)
+    assert main(words) == 2
+    assert "was begun with plugins gradients " in capsys.readouterr().err
+
+
 def test_a_look_names_the_plugin_and_finds_only_what_the_same_text_made(
     files: tuple[Path, Path],
     tiny: Any,
@@ -141,11 +166,7 @@ def test_a_look_names_the_plugin_and_finds_only_what_the_same_text_made(
     made = Path(f"{good}.made")
     assert made.read_text() == "x"
 
-    good.write_text(OWN + "# edited\n")
-    monkeypatch.setattr(plugins, "_found", [])
-    monkeypatch.setattr(plugins, "_begun", False)
-    del registry._entries["gradients"]
-    del references._references["mine"]
+    edit(good, monkeypatch)
     edited = look(tiny, capsys)
     assert edited["cached"]["features"] is False
     assert made.read_text() == "xx"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -18,13 +19,17 @@ import pytest
 from explorer import references
 from explorer.backbones import registry
 from explorer.backbones._options import Target
+from explorer.backbones.base import never
 from explorer.cli import main
 from explorer.errors import Cancelled, EmergeError, SweepError
 from explorer.look import look
 from explorer.metrics.interval import bootstrap_means, range_of
 from explorer.store import Store
 from explorer.sweep import Failed, Measured, SweepRequest, Swept, sweep
+from explorer.sweep.file import SweepFile
+from explorer.sweep.ray import spread
 from explorer.sweep.table import maps, render_table
+from explorer.sweep.units import Unit
 
 SIGMAS = (0.3, 0.5)
 
@@ -278,6 +283,25 @@ def test_one_process_alone_writes_a_file(tiny: Any, pair: tuple[str, str], tmp_p
     run(tiny, quick(pair[0]), out)
 
 
+def test_two_processes_that_begin_a_file_at_once_do_not_replace_each_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, opened = tmp_path / "a.jsonl", []
+    ours = Path.open
+
+    def overtaken(path: Path, *args: Any, **options: Any) -> Any:
+        if not opened:  # another process does all it has to between two of our steps
+            opened.append(None)
+            opened[0] = SweepFile(out, {"seeds": [0]}, {})
+        return ours(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", overtaken)
+    with pytest.raises(SweepError, match="another process"):
+        SweepFile(out, {"seeds": [0]}, {})
+    assert out.stat().st_ino == os.fstat(opened[0]._file.fileno()).st_ino
+    opened[0].close()
+
+
 def test_intervals_over_clips_are_those_of_the_lines(
     tiny: Any, pair: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -300,6 +324,17 @@ def test_intervals_over_clips_are_those_of_the_lines(
     assert cells["tiny:0:0.3"]["metrics"]["point_error"] is None
     assert cells["tiny:0:0.3"]["probe"] is None
     assert "3 of 6 cells have a probe, layer:sigma 1:0.3, 2:0.3, 1:0.5" in summary["notes"][0]
+
+
+def test_a_video_under_two_names_is_said_to_count_twice(
+    tiny: Any, pair: tuple[str, str], tmp_path: Path
+) -> None:
+    copy = str(tmp_path / "copy.mp4")
+    shutil.copy(pair[0], copy)
+    notes = run(tiny, quick(*pair, copy), tmp_path / "a.jsonl")[-1].summary["notes"]
+    assert f"the same video counts 2 times: {pair[0]}, {copy}" in notes
+    notes = run(tiny, quick(*pair), tmp_path / "b.jsonl")[-1].summary["notes"]
+    assert not any("the same video" in note for note in notes)
 
 
 def test_a_clip_that_fails_is_listed_and_does_not_stop_the_others(
@@ -369,6 +404,27 @@ def test_a_request_that_makes_no_sense_is_one_error_before_any_work(
     assert not (tmp_path / "a.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        (["--out", "."], "name a file in it"),
+        (["--out", "a.jsonl", "--map", "a.jsonl"], "name another file"),
+        (["--out", "a.jsonl", "--map", "a.summary.json"], "name another file"),
+    ],
+)
+def test_results_have_a_file_of_their_own(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    places: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", "clip.mp4", *places]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_backbone_without_noise_has_one_column_and_one_seed(
     tiny: Any, pair: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,19 +438,38 @@ def test_a_backbone_without_noise_has_one_column_and_one_seed(
 
 
 def test_a_video_that_nobody_knows_has_the_figures_that_need_no_geometry(
-    tiny: Any, tmp_path: Path, make_video: Callable[..., Path]
+    tiny: Any, tmp_path: Path, make_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload = make_video("upload.mp4", count=6, size=(80, 80))
+    monkeypatch.delattr("explorer.probe.predict.predict_frames")  # there is nothing to compare
     summary = run(tiny, ask(str(upload)), tmp_path / "a.jsonl")[-1].summary
     for cell in summary["cells"]:
         assert cell["metrics"]["point_error"] is None
         assert cell["metrics"]["correspondence_error_px"] is None
         assert cell["metrics"]["cycle_mutual_share"]["count"] == 1
         assert cell["metrics"]["cycle_mutual_share"]["low"] is None
+    assert "of tiny, 3 of 6 cells have a probe" in summary["notes"][0]
     assert any("no reference" in note and "upload.mp4" in note for note in summary["notes"])
     text = render_table(summary)
     assert "tiny: mutual matches" in text
     assert "point error" not in text
+
+
+def test_a_probe_that_cannot_be_read_is_said_of_the_clips_that_would_need_it(
+    tiny: Any, pair: tuple[str, str], tmp_path: Path, make_video: Callable[..., Path]
+) -> None:
+    card = tiny.assets / "probes" / "tiny" / "L01_S0.30.json"
+    card.write_text(card.read_text().replace("tiny-1", "tiny-2"))
+    upload = make_video("upload.mp4", count=6, size=(80, 80))
+    out = tmp_path / "a.jsonl"
+    summary = run(tiny, ask(pair[0], str(upload), layers="1", proxies=False), out)[-1].summary
+    assert summary["failed"] == []
+    known, unknown = (row for row in rows_in(out) if row["sigma"] == 0.3)
+    assert known["point_error"] is None
+    assert "trained on other weights" in known["probe_note"]
+    assert unknown["probe_note"] is None
+    assert unknown["probe"] == known["probe"]
+    assert any("other weights" in note and pair[0] in note for note in summary["notes"])
 
 
 def test_proxies_can_be_left_out(tiny: Any, pair: tuple[str, str], tmp_path: Path) -> None:
@@ -508,15 +583,28 @@ def test_workers_of_a_cluster_write_the_same_lines(
 ) -> None:
     fake = FakeRay()
     monkeypatch.setitem(sys.modules, "ray", fake)
-    alone, spread = tmp_path / "alone.jsonl", tmp_path / "spread.jsonl"
+    alone, shared = tmp_path / "alone.jsonl", tmp_path / "shared.jsonl"
     run(tiny, ask(*pair), alone)
-    found = run(tiny, ask(*pair), spread, ray="auto")
+    found = run(tiny, ask(*pair), shared, ray="auto")
     assert found[0].rows[0]["clip"] == pair[1], "the last one first"
-    by_clip = sorted(without_clock(rows_in(spread)), key=lambda row: pair.index(row["clip"]))
+    by_clip = sorted(without_clock(rows_in(shared)), key=lambda row: pair.index(row["clip"]))
     assert by_clip == without_clock(rows_in(alone))
-    assert alone.read_bytes().splitlines()[0] == spread.read_bytes().splitlines()[0]
+    assert alone.read_bytes().splitlines()[0] == shared.read_bytes().splitlines()[0]
     assert found[-1].summary["cells"] == run(tiny, ask(*pair), alone)[-1].summary["cells"]
     assert fake.options["num_gpus"] == 0
+
+
+def test_a_worker_takes_the_gpu_that_the_cluster_gives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, asked = FakeRay(), []
+    monkeypatch.setattr(registry, "resolve_device", lambda device: device)
+    monkeypatch.setattr(fake, "get", lambda task: asked.append(task[0].args[0].target) or [])
+    request = ask("a.mp4", target=Target(device="cuda:1"))
+    units = [Unit("a.mp4", "tiny", {})]
+    assert not list(spread(fake, request, units, store=Store(tmp_path), should_stop=never))
+    assert [target.device for target in asked] == ["cuda"]
+    assert fake.options["num_gpus"] == 1
 
 
 def test_a_worker_that_dies_is_the_failure_of_its_clip(

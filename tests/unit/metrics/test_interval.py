@@ -93,3 +93,19 @@ def test_samples_without_pairs_of_finite_values_have_no_bootstrap(
 ) -> None:
     with pytest.raises(ValueError, match="need"):
         bootstrap_means(samples)
+
+
+def test_resamples_do_not_depend_on_what_was_asked_before() -> None:
+    values = np.random.default_rng(0).random((3, 5))
+    first = bootstrap_means([values], resamples=50)
+    picks = np.random.default_rng(0)
+    clips = picks.integers(5, size=(50, 5))
+    seeds = picks.integers(3, size=(50, 3))
+    by_hand = [
+        values[chosen].mean(axis=0)[taken].mean()
+        for chosen, taken in zip(seeds, clips, strict=True)
+    ]
+    np.testing.assert_allclose(first[0], by_hand)
+    bootstrap_means([values[:, :4]], resamples=50)
+    for _ in range(2):
+        np.testing.assert_array_equal(bootstrap_means([values], resamples=50), first)
