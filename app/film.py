@@ -12,6 +12,7 @@ from app.looks import Look
 from app.pictures import data_url
 from app.state import Pick
 from explorer._typing import UInt8
+from explorer.backbones import registry
 from explorer.correspondence import Correspondence, SlotMatch, correspond
 from explorer.tiles import correspondence_tiles
 
@@ -47,6 +48,11 @@ LEGEND = (
     "<span class='key'><i class='cross'></i>best match <i class='ring'></i>true match "
     "<i class='ramp'></i>cosine similarity (cos) of the features, low to high; px: correspondence "
     "error</span>"
+)
+
+ALONE = (
+    "This model encodes frame 0 alone and later ones in groups, so that matches with it are often "
+    "poor: a later frame shows more."
 )
 
 
@@ -98,12 +104,25 @@ def show(look: Look, pick: Pick | None) -> str:
 
 
 def _headline(found: Correspondence, look: Look) -> str:
+    said = _found(found, look)
+    return f"{said} {ALONE}" if found.slot == 0 and _first_alone(look) else said
+
+
+def _found(found: Correspondence, look: Look) -> str:
     where = f"Picked ({found.x:.0f}, {found.y:.0f}) in frame {found.frame}."
     if look.reference is None:
         return f"{where} No reference: where the point truly went is not known."
     if found.error_px is None:
         return f"{where} No other frame sees this point."
     return f"{where} Correspondence error: {found.error_px:.1f} px, mean of the frames that see it."
+
+
+def _first_alone(look: Look) -> bool:
+    """Whether frame 0 went through a VAE alone, and later frames several at a time."""
+    features = look.features
+    if features is None or features.frame_to_slot[:3].tolist() != [0, 1, 1]:
+        return False
+    return registry.card(features.backbone).uses_sigma  # noise is added to what a VAE makes
 
 
 def _note(match: SlotMatch) -> str:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from html import escape
+
 from explorer import colors
 from explorer.recording import DEPTH_RANGE, ERROR_RANGE
 
 UNIT = "unit: mean distance of frame 0's points"
 
 
-def html(*, error: bool = True, disputed: bool = False) -> str:
+def html(
+    *,
+    error: bool = True,
+    disputed: bool = False,
+    no_prediction: str | None = None,
+    no_reference: str | None = None,
+) -> str:
     """The legend below the viewer.
 
     Args:
         error: whether there is an error to show, which needs prediction and reference.
         disputed: whether a second judge has marked pixels of it.
+        no_prediction: why that side of the viewer is empty, None where it is not.
+        no_reference: the same of the other side.
     """
     meaning = f"{UNIT}, each side its own, not aligned; black: unknown"
     scales = [_scale("Depth", DEPTH_RANGE, meaning, ramp="ramp depth")]
@@ -22,11 +32,16 @@ def html(*, error: bool = True, disputed: bool = False) -> str:
             _scale(
                 "Point error",
                 ERROR_RANGE,
-                "in the reference's unit, after one Sim(3) alignment of the whole clip; "
+                "in the reference's unit, the clip aligned by one rotation, translation and scale; "
                 f"grey: unknown{DISPUTED if disputed else ''}",
             )
         )
-    return f"<div class='legend'>{''.join(scales)}{CAMERAS}</div>"
+    empty = [
+        f"<p><b>{side}</b><small>{escape(reason)}</small></p>"
+        for side, reason in (("Prediction", no_prediction), ("Reference", no_reference))
+        if reason is not None
+    ]
+    return f"<div class='legend'>{''.join(empty)}{''.join(scales)}{CAMERAS}</div>"
 
 
 DISPUTED = (

@@ -57,15 +57,16 @@ COLUMNS = (
         "point error",
         3,
         "↓",
-        "mean distance of the points after Sim(3) alignment; unit: mean distance of frame 0's "
-        "points",
+        "mean distance of the points after one rotation, translation and scale for the whole clip; "
+        "unit: mean distance of frame 0's points from its camera",
     ),
     Column(
         "depth_error",
         "depth error",
         3,
         "↓",
-        "mean absolute difference of the depths after median scaling, in the same unit",
+        "mean absolute difference of the depths after one scale for the whole clip, in the same "
+        "unit",
     ),
     Column(
         "auc5",

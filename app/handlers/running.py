@@ -56,12 +56,13 @@ class Running:
         source = session.source  # another clip may be chosen while this one runs
         turns = self._shared.turns
         steps = Progress(judged=judge != NO_REFERENCE)
-        yield {
-            "status": steps.html("Starting …", kind="waiting"),
-            "stop": _on(True),
+        # A page that is busy drawing skips updates of a run that takes it half a second: the last
+        # one, which never is, says all again but for the stream.
+        latest: Update = {
             "intro": gr.update(visible=False),
             "legend": gr.update(visible=True),
         }
+        yield {**latest, "status": steps.html("Starting …", kind="waiting"), "stop": _on(True)}
         end: Update
         try:
             choice = Choice(
@@ -95,7 +96,9 @@ class Running:
                 if not run.superseded:
                     yield {"status": steps.html(_queue_line(ahead), kind="waiting")}
             try:
-                yield from self._stages(session, run, choice, request, steps)
+                for update in self._stages(session, run, choice, request, steps):
+                    latest |= {name: update[name] for name in update.keys() - {"viewer"}}
+                    yield update
             finally:
                 turns.leave()
             end = {"status": steps.html(_done(steps, choice), kind="done")}
@@ -110,7 +113,10 @@ class Running:
             session.end(run)
         if not run.superseded:
             said = stale(session.shown, session.controls)
-            yield {**end, **self._unfinished(session), "stop": _on(False), "stale": said}
+            if "film" in latest:
+                latest |= self._film(session)
+            unfinished = self._unfinished(session)
+            yield {**latest, **end, **unfinished, "stop": _on(False), "stale": said}
 
     def _stages(
         self, session: Session, run: Run, choice: Choice, request: LookRequest, steps: Progress
@@ -141,9 +147,13 @@ class Running:
                 elif isinstance(stage, Referenced) and session.pick is not None:
                     update["film"] = film.show(found, session.pick)
                 elif isinstance(stage, Compared):
-                    update["legend"] = legend.html(
-                        error=stage.report is not None, disputed=found.agreement is not None
+                    said = legend.html(
+                        error=stage.report is not None,
+                        disputed=found.agreement is not None,
+                        no_prediction=found.reason,
+                        no_reference=_no_reference(found),
                     )
+                    update["legend"] = gr.update(value=said, visible=True)
                 elif isinstance(stage, Finished):
                     update["metrics"] = metrics_panel.show(found)
                     update["log"] = gr.update(value=found.summary, visible=True)
@@ -153,6 +163,11 @@ class Running:
         finally:
             recording.read()  # what nobody will fetch would be complained about
             recording.discard()
+
+    def _film(self, session: Session) -> Update:
+        """The frames once more, with the pixel that is picked by now."""
+        found = self._shared.looks.get(session.look_id)
+        return {} if found is None else {"film": film.show(found, session.pick)}
 
     def _unfinished(self, session: Session) -> Update:
         """The panels of a look that was left halfway, which must not go on showing the last one."""
@@ -182,6 +197,15 @@ def _done(steps: Progress, choice: Choice) -> str:
     """What is on the page now, by name: its controls may have moved on since."""
     took = "Done" if steps.finished is None else f"Done in {steps.finished:.2f} s"
     return f"{took}: {choice.words()}."
+
+
+def _no_reference(found: Look) -> str | None:
+    """Why there is nothing to compare with, and who might be asked; None where there is."""
+    if found.reference is not None:
+        return None
+    if found.request.reference == NO_REFERENCE:
+        return "none was asked for; emerge3d references lists who can estimate geometry"
+    return found.note
 
 
 def _exportable(*, recording: bool, summary: bool) -> Update:

@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     from explorer.recording import Recording
 
 
+DONE = {
+    "Decoded": "clip decoded",
+    "LatentsReady": "latents",
+    "FeaturesReady": "features",
+    "FramePredicted": "geometry of frame {stage.frame}",
+    "Predicted": None,  # its frames have been named
+    "Referenced": "reference asked",
+    "Judged": "second judge asked",
+    "Compared": "compared",
+    "Finished": None,  # the summary follows
+}
 UNDISPUTED = {"point error": "point_error", "depth error": "depth_error"}
 
 
@@ -83,7 +94,9 @@ class Look:
         summary: dict[str, Any] = {}
         try:
             for stage in look(request, store=Store(self.cache or default_root())):
-                print(_progress(stage), file=sys.stderr)
+                line = _progress(stage)
+                if line is not None:
+                    print(line, file=sys.stderr)
                 if recording is not None:
                     recording.on_stage(stage)
                 if isinstance(stage, Finished):
@@ -148,11 +161,13 @@ def _recording(name: str, path: Path) -> Recording:
         ) from error
 
 
-def _progress(stage: Stage) -> str:
-    name = type(stage).__name__
-    slot = getattr(stage, "slot", None)
-    cached = " (cached)" if getattr(stage, "cached", False) else ""
-    return f"{stage.seconds:8.2f} s  {name}{'' if slot is None else f' {slot}'}{cached}"
+def _progress(stage: Stage) -> str | None:
+    """A line on what is done; None where a look had nothing to do there."""
+    said = DONE[type(stage).__name__]
+    if said is None or getattr(stage, "reason", None) or getattr(stage, "cached", False) is None:
+        return None
+    stored = " (from the store)" if getattr(stage, "cached", False) else ""
+    return f"{stage.seconds:8.2f} s  {said.format(stage=stage)}{stored}"
 
 
 def table(summary: dict[str, Any], *, chosen: bool = True) -> str:

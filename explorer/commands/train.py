@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -129,7 +129,7 @@ class Train:
                 "dtype": cell.target.dtype,
             },
             device=cell.target.device,
-            on_step=_progress,
+            on_step=partial(_progress, steps=options.steps),
         )
         for side in found.values():
             for name, reason in side.skipped.items():
@@ -162,8 +162,14 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _progress(entry: dict[str, Any]) -> None:
-    _say(json.dumps(entry))
+def _progress(entry: dict[str, Any], *, steps: int) -> None:
+    """One line for a step, or for what a validation after it found."""
+    step = f"step {entry['step']}/{steps}"
+    if "loss" in entry:
+        _say(f"{step} loss {entry['loss']:.4f}, rate {entry['rate']:.1e}, {entry['seconds']:.1f} s")
+    else:
+        figures = (f"{name} {entry[name]:.4f}" for name in entry if name != "step")
+        _say(f"{step} {', '.join(figures).replace('_', ' ')}")
 
 
 def _table(metrics: dict[str, Any], path: str, steps: int, seconds: float) -> str:

@@ -32,8 +32,9 @@ class View:
             )
         if not has_display():
             raise EmergeError(
-                "there is no display for the native viewer: open the recording in the page "
-                f"(emerge3d app), or copy {self.recording.name} to a machine with a screen"
+                "there is no display for the native viewer: copy "
+                f"{self.recording.name} to a machine with a screen, or run the clip in the page "
+                "(emerge3d app)"
             )
         command = [sys.executable, "-m", "rerun", str(self.recording)]
         return subprocess.run(command, check=False).returncode

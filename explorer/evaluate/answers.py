@@ -23,7 +23,7 @@ AIMS = {
     ("toy-image", "auc30"): 1.3,
 }
 """Ratios that the best cell of toy-wan should reach: at most for errors, at least for AUC."""
-NOT_SHIPPED = "not shipped"
+NOT_AMONG = "not among the probes evaluated"
 RESAMPLES = 1000
 FEWEST_CELLS = 4  # a rank correlation of fewer says nothing
 
@@ -66,7 +66,7 @@ def _beats(chosen: dict[str, Any], _: dict[str, Any]) -> Answer:
     """Each on points and pose, not only on depth."""
     answer = Answer("Does video training beat random weights, latents, RGB and single frames?")
     if SUBJECT not in chosen:
-        answer.lines.append(f"{SUBJECT}: {NOT_SHIPPED}")
+        answer.lines.append(f"{SUBJECT}: {NOT_AMONG}")
         return answer
     for name in ("random", "latent", "rgb", "toy-image"):
         answer.lines += _compared(chosen, SUBJECT, name)
@@ -97,7 +97,7 @@ def _expert(chosen: dict[str, Any], _: dict[str, Any]) -> Answer:
 def _compared(chosen: dict[str, Any], ours: str, theirs: str) -> list[str]:
     missing = [name for name in (ours, theirs) if name not in chosen]
     if missing:
-        return [f"{', '.join(missing)}: {NOT_SHIPPED}"]
+        return [f"{', '.join(missing)}: {NOT_AMONG}"]
     return _pair(chosen[ours], chosen[theirs], aims=ours == SUBJECT)
 
 
@@ -135,7 +135,7 @@ def _peak(chosen: dict[str, Any], cells: dict[str, Any]) -> Answer:
     answer = Answer("Where does the map of toy-wan peak over layers and sigma, and is it inside?")
     mine = [cell for cell in cells.values() if cell["backbone"] == SUBJECT]
     if SUBJECT not in chosen or not mine:
-        answer.lines.append(f"{SUBJECT}: {NOT_SHIPPED}")
+        answer.lines.append(f"{SUBJECT}: {NOT_AMONG}")
         return answer
     best = chosen[SUBJECT]
     layers = sorted({cell["layer"] for cell in mine})
@@ -158,7 +158,7 @@ def _peak(chosen: dict[str, Any], cells: dict[str, Any]) -> Answer:
         elif found:
             answer.lines.append(f"the best cell is at the edge of the map: {name}")
         else:
-            answer.lines.append(f"{name}: its probe is {NOT_SHIPPED}")
+            answer.lines.append(f"{name}: {NOT_AMONG}")
     return answer
 
 
@@ -195,9 +195,7 @@ def _proxies(_: dict[str, Any], cells: dict[str, Any]) -> Answer:
     if not ranked:
         answer.lines.append(f"fewer than {FEWEST_CELLS} cells with figures: no correlation")
     if not any("ridge" in cell and cell["ridge"] for cell in cells.values()):
-        answer.lines.append(
-            f"ridge readouts: {NOT_SHIPPED} (python -m explorer.toy.ridge fits them)"
-        )
+        answer.lines.append("ridge readouts: none (python -m explorer.toy.ridge fits them)")
     return answer
 
 

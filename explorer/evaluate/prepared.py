@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from explorer.reconstruction import Reconstruction
 
 PUBLISHED = tuple(f"published_{name}" for name in GEOMETRY)
+LONE = (
+    "The side {side!r} holds no other: prepare more scenes, or divide these anew with another "
+    "--split-seed of emerge3d prepare and train again."
+)
 
 
 def evaluate_prepared(
@@ -102,7 +106,8 @@ def evaluate_prepared(
         where = f"Best cells have the lowest {chosen['by']} on their cards, measured on this side: "
         chosen["note"] = f"{where}as published, the choice among cells has seen these scenes."
     best = [cell for cell in cells if cell["id"] in chosen["cells"].values()]
-    note = interval_note([each["metrics"] for each in cells])
+    advice = {} if len(split.sides[side]) > 1 else {"advice": LONE.format(side=side)}
+    note = interval_note([each["metrics"] for each in cells], **advice)
     return {
         "suite": "prepared",
         "split": side,

@@ -151,11 +151,14 @@ def _ratio(
     return {"mean": ours / theirs, "low": low, "high": high}
 
 
-def interval_note(many: Sequence[Mapping[str, Any]]) -> str | None:
+def interval_note(
+    many: Sequence[Mapping[str, Any]], *, advice: str = "Give --clips 2 or more."
+) -> str | None:
     """Why some of these metrics have no interval; None where all that have a mean have one.
 
     Args:
         many: metrics of cells and baselines, as `summarize` gives them.
+        advice: what to do about it.
     """
     known = [(name, value) for metrics in many for name, value in metrics.items() if value]
     lone = {name for name, value in known if value["low"] is None}
@@ -166,7 +169,7 @@ def interval_note(many: Sequence[Mapping[str, Any]]) -> str | None:
     where = "" if lone == {name for name, _ in known} else f" for {named} somewhere"
     return (
         f"No intervals and no differences{where}: they are taken over clips, and only one clip "
-        "has a value. Give --clips 2 or more."
+        f"has a value. {advice}"
     )
 
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 NO_REFERENCE = "none"
 WHO_KNOWS = "auto"
 """The first reference that has the clip's geometry at hand, or none."""
+NOBODY_KNOWS = (
+    "no reference: none has the geometry of this video at hand; the reference 'estimate' asks the "
+    "best judge that is here (emerge3d references lists them)"
+)
 
 Geometry = tuple["Reconstruction | None", "str | None"]
 """What a reference says of a whole clip, or None and why."""
@@ -137,7 +141,7 @@ class Steps(FeatureSteps):
         name = self.reference_id
         if name == NO_REFERENCE:
             if self.request.reference == WHO_KNOWS:
-                return None, "no reference: none has the geometry of this video at hand"
+                return None, NOBODY_KNOWS
             return None, "no reference was asked for"
         alike = (name, self.clip.content_hash, self.device, *features.slot_frames.tolist())
         if alike not in self.known:

@@ -127,7 +127,7 @@ class Recording:
             case Judged(agreement=Agreement() as agreed):
                 self._disputed = agreed.disagree
             case Compared(report=None):
-                self._stream.log("/error/note", empty_picture("nothing to compare"), static=True)
+                log_empty_picture(self._stream, "/error/note", "nothing to compare")
             case Compared(report=Report() as report):
                 log_error(self._stream, report, self._frames)
                 if self._disputed is not None:
@@ -189,18 +189,20 @@ def log_absence(stream: rr.RecordingStream, side: str, text: str) -> None:
     # Labels take the colour of what they stand at, and without one the viewer invents it.
     in_space = rr.Points3D([[0.0, 0.0, 0.9]], labels=[text], show_labels=True, colors=[UNKNOWN])
     stream.log(f"/{side}/note", in_space, static=True)
-    stream.log(f"/depth/{side}/note", empty_picture(text), static=True)
+    log_empty_picture(stream, f"/depth/{side}/note", text)
 
 
-def empty_picture(text: str) -> rr.Boxes2D:
-    """A frame with a word in its middle; a point alone would give the view no extent."""
-    return rr.Boxes2D(
-        centers=[[128.0, 72.0]],
-        half_sizes=[[128.0, 72.0]],
-        labels=[text],
-        show_labels=True,
-        colors=[UNKNOWN],
+def log_empty_picture(stream: rr.RecordingStream, path: str, text: str) -> None:
+    """A frame with a word in its middle; a point alone would give the view no extent.
+
+    The frame's own label would stand below it, where a low view cuts it off.
+    """
+    frame = rr.Boxes2D(centers=[[128.0, 72.0]], half_sizes=[[128.0, 72.0]], colors=[UNKNOWN])
+    word = rr.Points2D(
+        [[128.0, 60.0]], labels=[text], show_labels=True, colors=[UNKNOWN], radii=[0.0]
     )
+    stream.log(path, frame, static=True)
+    stream.log(f"{path}/word", word, static=True)
 
 
 def log_input(stream: rr.RecordingStream, clip: Clip, frames: Iterable[int]) -> None:

@@ -77,7 +77,8 @@ def test_look_prints_one_json_object_on_stdout_and_its_progress_on_stderr(
     found = json.loads(printed.out)
     assert found["point_error"] > 0
     assert found["provenance"]["backbone"]["id"] == "tiny"
-    assert "FramePredicted 0" in printed.err
+    for said in ("clip decoded", "features", "geometry of frame 0", "compared"):
+        assert f" s  {said}" in printed.err
     assert out.stat().st_size > 1000
 
 

@@ -182,7 +182,7 @@ def test_without_options_a_processor_takes_a_subset(
     assert asked["cells"] == ["tiny:1:0.3"]
     printed = capsys.readouterr().out
     assert "1. Does video training beat" in printed
-    assert "toy-wan: not shipped" in printed
+    assert "toy-wan: not among the probes evaluated" in printed
 
 
 def test_the_page_reads_means_of_probes_that_are_still_there(

@@ -20,7 +20,7 @@ from app.handlers.running import UNEXPECTED
 from app.handlers.shared import NOT_KEPT
 from app.state import Pick, Session
 from explorer.errors import Cancelled, ClipError
-from explorer.look import Decoded, LookRequest, Stage
+from explorer.look import Compared, Decoded, LookRequest, Referenced, Stage
 
 
 def test_a_run_streams_recording_film_and_summary(
@@ -38,6 +38,34 @@ def test_a_run_streams_recording_film_and_summary(
     assert "Done in 0.30 s: " in updates[-1]["status"]
     assert "rgb, layer 0, sigma 0." in updates[-1]["status"]
     assert page.shared.looks.get(session.look_id) is not None
+
+
+def test_a_run_without_a_reference_says_why_below_the_viewer(
+    page: Handlers, session: Session, looks: Any
+) -> None:
+    def without(*_: Any, **__: Any) -> Iterator[Stage]:
+        decoded, ready, finished = stages(clip())
+        yield from (decoded, ready)
+        yield Referenced(seconds=0.2, reconstruction=None, full=None, note="too little parallax")
+        yield Compared(seconds=0.2, report=None, correspondence=None)
+        yield finished
+
+    looks(without)
+    last = list(run(page, session))[-1]
+    assert "<b>Reference</b><small>too little parallax</small>" in last["legend"]["value"]
+
+
+def test_the_last_update_of_a_run_repeats_what_a_busy_page_may_have_skipped(
+    page: Handlers, session: Session, looks: Any
+) -> None:
+    looks(lambda request, **kwargs: stages(clip()))
+    updates = list(run(page, session))
+    said = {name for update in updates for name in update}
+    assert said - set(updates[-1]) == {"viewer"}
+    assert updates[-1]["intro"]["visible"] is False
+    assert updates[-1]["legend"]["visible"] is True
+    assert "tile" in updates[-1]["film"]
+    assert updates[-1]["log"]["value"] == {"point_error": None}
 
 
 def test_a_readable_error_ends_the_run_with_its_text_and_the_next_run_works(
@@ -153,7 +181,7 @@ def test_the_link_names_the_clip_that_ran_even_if_another_was_chosen_meanwhile(
     assert session.source is not None
     session.source = replace(session.source, path=tmp_path / "other.mp4", name="other")
     links = [update["link"] for update in going if "link" in update]
-    assert len(links) == 1
+    assert len(set(links)) == 1
     assert "clip=clip&" in links[0]
 
 
@@ -204,4 +232,4 @@ def test_the_downloads_can_be_pressed_once_there_is_something_to_download(
         for update in run(page, session)
         if "make_rrd" in update
     ]
-    assert pressed == [(True, False), (True, True)]
+    assert pressed == [(True, False), (True, True), (True, True)]

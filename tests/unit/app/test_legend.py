@@ -18,7 +18,7 @@ def test_the_legend_has_the_scales_of_the_recording(monkeypatch: pytest.MonkeyPa
     said = legend.html()
     for ramp, (low, high) in (("ramp depth", DEPTH_RANGE), ("ramp", ERROR_RANGE)):
         assert re.search(rf">{low:g}<i class='{ramp}'></i>≥ {high:g}<", said)
-    assert "Sim(3) alignment" in said
+    assert "aligned by one rotation, translation and scale" in said
     assert "unit: mean distance" in said
     monkeypatch.setattr(legend, "DEPTH_RANGE", (0.25, 7.5))
     assert ">0.25<i class='ramp depth'></i>≥ 7.5<" in legend.html()
@@ -28,6 +28,13 @@ def test_without_a_comparison_there_is_no_scale_of_errors() -> None:
     said = legend.html(error=False)
     assert "Depth" in said
     assert "Point error" not in said
+
+
+def test_an_empty_side_of_the_viewer_has_its_reason_below() -> None:
+    said = legend.html(error=False, no_prediction="no <probe>", no_reference="no parallax")
+    assert "<b>Prediction</b><small>no &lt;probe&gt;</small>" in said
+    assert "<b>Reference</b><small>no parallax</small>" in said
+    assert "<b>Reference</b>" not in legend.html()
 
 
 def bar(ramp: str) -> np.ndarray:

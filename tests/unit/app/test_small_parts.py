@@ -191,7 +191,18 @@ def test_the_film_shows_plain_frames_until_a_pixel_is_picked() -> None:
 
 
 def test_the_film_says_that_there_is_no_reference() -> None:
-    assert "No reference" in film.show(tiny_look(reference=False), Pick(0, 0.1, 0.9))
+    assert "No reference" in film.show(tiny_look(reference=False), Pick(1, 0.1, 0.9))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "said"), [("toy-wan", True), ("latent", True), ("rgb", False)]
+)
+def test_the_film_says_why_frame_0_matches_badly_behind_a_vae(backbone: str, said: bool) -> None:
+    found = tiny_look(reference=True)
+    assert found.features is not None
+    found.features = dataclasses.replace(found.features, backbone=backbone)
+    assert (film.ALONE in film.show(found, Pick(0, 0.5, 0.5))) == said
+    assert film.ALONE not in film.show(found, Pick(1, 0.5, 0.5))
 
 
 def test_a_pick_in_any_frame_of_a_slot_shows_that_frame() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from explorer.evaluate.answers import NOT_SHIPPED, answers, render_answers
+from explorer.evaluate.answers import NOT_AMONG, answers, render_answers
 from explorer.evaluate.choice import default_clips, subset
 from explorer.probe.checkpoint import ProbeCard
 
@@ -50,8 +50,8 @@ def test_ratios_are_held_against_their_aims() -> None:
     assert "ratio 0.74 [0.74, 0.74] (aim at most 0.8: reached)" in random
     assert "ratio 1.55 [1.55, 1.55] (aim at least 1.5: reached)" in random
     assert "ratio 0.91 [0.91, 0.91] (aim at most 0.85: missed)" in latent
-    assert rgb == f"rgb: {NOT_SHIPPED}"
-    assert alone == f"toy-image: {NOT_SHIPPED}"
+    assert rgb == f"rgb: {NOT_AMONG}"
+    assert alone == f"toy-image: {NOT_AMONG}"
 
 
 def test_more_than_nothing_reaches_an_aim_that_nothing_cannot() -> None:
@@ -77,15 +77,15 @@ def test_the_peak_is_the_cell_of_validation_and_its_edges_are_named() -> None:
     )
     edge = ask(*cells, chosen={"toy-wan": "toy-wan:9:0.1"})[1]["lines"]
     assert "the best cell is at the edge of the map: last layer" in edge
-    assert f"same layer without noise: its probe is {NOT_SHIPPED}" in edge
+    assert f"same layer without noise: {NOT_AMONG}" in edge
 
 
-def test_what_is_not_shipped_is_said_and_not_left_out() -> None:
+def test_what_is_not_among_the_probes_is_said_and_not_left_out() -> None:
     found = ask(chosen={})
-    assert found[0]["lines"] == found[1]["lines"] == [f"toy-wan: {NOT_SHIPPED}"]
-    assert found[2]["lines"][0] == f"toy-wan-large, toy-wan: {NOT_SHIPPED}"
-    assert found[3]["lines"][1] == f"toy-wan, toy-wan-1pct: {NOT_SHIPPED}"
-    assert found[4]["lines"][0] == f"toy-vggt, toy-wan: {NOT_SHIPPED}"
+    assert found[0]["lines"] == found[1]["lines"] == [f"toy-wan: {NOT_AMONG}"]
+    assert found[2]["lines"][0] == f"toy-wan-large, toy-wan: {NOT_AMONG}"
+    assert found[3]["lines"][1] == f"toy-wan, toy-wan-1pct: {NOT_AMONG}"
+    assert found[4]["lines"][0] == f"toy-vggt, toy-wan: {NOT_AMONG}"
     assert "fewer than 4 cells" in found[5]["lines"][0]
     assert render_answers(found).startswith("1. Does video training beat random weights")
 
@@ -98,7 +98,7 @@ def test_the_figure_that_ranks_cells_like_the_probe_comes_first() -> None:
     assert lines[0].startswith("correspondence error: rank correlation -1.00 [-1.00, -1.00] over 5")
     assert lines[1].startswith("cycle_return_px: rank correlation +0.00")
     assert not any(line.startswith("PCK") for line in lines), "it is the same everywhere"
-    assert "ridge readouts: not shipped" in lines[-1]
+    assert "ridge readouts: none" in lines[-1]
 
 
 def card(backbone: str, layer: int, sigma: float, loss: float | None) -> ProbeCard:

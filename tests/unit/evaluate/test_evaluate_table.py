@@ -102,7 +102,11 @@ def test_a_single_clip_is_given_as_the_reason_for_missing_intervals() -> None:
     said = interval_note([one, one])
     assert said is not None
     assert said.startswith("No intervals and no differences: they are taken over clips")
+    assert said.endswith("Give --clips 2 or more.")
     some = summarize({"pck": [0.2, 0.3], "auc30": [None, 0.5]})
+    said = interval_note([one], advice="There is no other.")
+    assert said is not None
+    assert said.endswith("only one clip has a value. There is no other.")
     said = interval_note([some])
     assert said is not None
     assert "for AUC@30 somewhere:" in said

@@ -330,7 +330,8 @@ def test_the_command_trains_and_a_look_finds_the_probe(
     assert main([*arguments, "--steps", "2", "--batch", "2", "--json"]) == 0
     printed, said = capsys.readouterr()
     assert json.loads(printed)["data"]["split"]["sha256"] == store.split.sha256
-    assert '"validation_total"' in said
+    assert "step 1/2 loss " in said
+    assert "step 2/2 validation total " in said
     assert "features 1/" in said
     card = choose_probe(out, "still", 1, 0.3)
     assert card is not None
