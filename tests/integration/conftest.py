@@ -193,3 +193,23 @@ def tiny(tmp_path: Path, make_video: Callable[..., Path], monkeypatch: pytest.Mo
     monkeypatch.setattr(exact, "_registered", {source_hash: tmp_path / "clip.safetensors"})
     request = LookRequest(path=video, backbone="tiny", layer=1, sigma=0.3, count=5, device="cpu")
     return Tiny(backbone, request, Store(tmp_path / "store"), assets)
+
+
+@pytest.fixture
+def pair(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """Two videos with the same exact geometry and different pictures."""
+    from explorer.clip import load_clip
+    from explorer.references import exact
+
+    other = tmp_path / "other.mp4"
+    import av
+
+    with av.open(str(other), "w") as output:
+        stream = output.add_stream("libx264", rate=24, options={"crf": "4", "threads": "1"})
+        stream.height, stream.width, stream.pix_fmt = *tiny.backbone.card.input_size, "yuv420p"
+        for image in np.random.default_rng(0).integers(0, 255, (7, 64, 96, 3), dtype=np.uint8):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        output.mux(stream.encode(None))
+    known = load_clip(other, count=1).source_hash
+    monkeypatch.setitem(exact._registered, known, tmp_path / "clip.safetensors")
+    return str(tiny.request.path), str(other)

@@ -3,80 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from sweeping import SIGMAS, ask, quick, rows_in, run
 
 from explorer import references
 from explorer.backbones import registry
 from explorer.backbones._options import Target
-from explorer.backbones.base import never
 from explorer.cli import main
-from explorer.errors import Cancelled, EmergeError, SweepError
+from explorer.errors import EmergeError
 from explorer.look import look
 from explorer.metrics.interval import bootstrap_means, range_of
 from explorer.store import Store
-from explorer.sweep import Failed, Measured, SweepRequest, Swept, sweep
-from explorer.sweep.file import SweepFile
-from explorer.sweep.ray import spread
+from explorer.sweep import Failed, Measured, Swept
 from explorer.sweep.table import maps, render_table
-from explorer.sweep.units import Unit
-
-SIGMAS = (0.3, 0.5)
-
-
-@pytest.fixture
-def pair(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
-    """Two videos with the same exact geometry and different pictures."""
-    from explorer.clip import load_clip
-    from explorer.references import exact
-
-    other = tmp_path / "other.mp4"
-    import av
-
-    with av.open(str(other), "w") as output:
-        stream = output.add_stream("libx264", rate=24, options={"crf": "4", "threads": "1"})
-        stream.height, stream.width, stream.pix_fmt = *tiny.backbone.card.input_size, "yuv420p"
-        for image in np.random.default_rng(0).integers(0, 255, (7, 64, 96, 3), dtype=np.uint8):
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        output.mux(stream.encode(None))
-    known = load_clip(other, count=1).source_hash
-    monkeypatch.setitem(exact._registered, known, tmp_path / "clip.safetensors")
-    return str(tiny.request.path), str(other)
-
-
-def ask(*sources: str, **changes: Any) -> SweepRequest:
-    asked = SweepRequest(
-        sources, ("tiny",), sigmas=SIGMAS, stride=1, count=5, target=Target(device="cpu")
-    )
-    return replace(asked, **changes)
-
-
-def quick(*sources: str, **changes: Any) -> SweepRequest:
-    """Cells without a probe, whose lines are made in no time."""
-    return ask(*sources, **{"layers": "0", "proxies": False, **changes})
-
-
-def run(tiny: Any, request: SweepRequest, out: Path, **options: Any) -> list[Any]:
-    return list(sweep(request, out, store=tiny.store, **options))
-
-
-def rows_in(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in out.read_text().splitlines()[1:]]
-
-
-def without_clock(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    unlike = ("seconds", "peak_memory_bytes", "cached")
-    return [{name: row[name] for name in row if name not in unlike} for row in rows]
 
 
 def test_a_pass_serves_all_layers_and_latents_and_reference_are_made_once_a_clip(
@@ -128,178 +74,6 @@ def test_what_is_kept_is_found_by_a_look(tiny: Any, pair: tuple[str, str], tmp_p
     *_, last = look(tiny.ask(stride=1), store=tiny.store)
     assert last.summary["cached"] == {"latents": None, "features": True, "prediction": True}
     assert tiny.backbone.calls == calls
-
-
-def test_a_killed_sweep_goes_on_where_its_file_ends(
-    tiny: Any, pair: tuple[str, str], tmp_path: Path
-) -> None:
-    whole, torn = tmp_path / "whole.jsonl", tmp_path / "torn.jsonl"
-    run(tiny, ask(*pair), whole)
-    calls = tiny.backbone.calls
-    lines = whole.read_bytes().splitlines(keepends=True)
-    assert len(lines) == 13
-    # a header, one pass of three layers, one layer of the next pass, and a piece of a line
-    torn.write_bytes(b"".join(lines[:5]) + lines[5][:700])
-    found = run(tiny, ask(*pair), torn)
-    assert tiny.backbone.calls == calls + 3
-    measured = [each for each in found if isinstance(each, Measured)]
-    assert [len(each.rows) for each in measured] == [2, 3, 3]
-    assert (measured[0].done, measured[-1].of) == (2, 4)
-    assert without_clock(rows_in(torn)) == without_clock(rows_in(whole))
-    assert torn.read_bytes().startswith(b"".join(lines[:5]))
-    run(tiny, ask(*pair), torn)
-    assert tiny.backbone.calls == calls + 3, "nothing is left to do"
-
-
-def test_an_interrupted_sweep_leaves_finished_passes_and_a_file_to_go_on_with(
-    tiny: Any, pair: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, extract = tmp_path / "a.jsonl", tiny.backbone.extract
-
-    def interrupted(*given: Any, **named: Any) -> Any:
-        if tiny.backbone.calls == 2:
-            raise KeyboardInterrupt
-        return extract(*given, **named)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tiny.backbone, "extract", interrupted)
-        words = ["sweep", *pair, "--backbone", "tiny", "--sigmas", "0.3,0.5", "--count", "5"]
-        words += ["--stride", "1", "--device", "cpu", "--out", str(out)]
-        assert main(words) == 130
-    assert len(rows_in(out)) == 6
-    assert not (tmp_path / "a.summary.json").exists()
-    assert main(words) == 0
-    assert tiny.backbone.calls == 4
-    assert len(rows_in(out)) == 12
-
-
-def test_stop_ends_a_sweep_between_passes(tiny: Any, pair: tuple[str, str], tmp_path: Path) -> None:
-    out = tmp_path / "a.jsonl"
-    with pytest.raises(Cancelled):
-        run(tiny, ask(*pair), out, should_stop=lambda: tiny.backbone.calls == 1)
-    assert len(rows_in(out)) in (0, 3)
-    run(tiny, ask(*pair), out)
-    assert len(rows_in(out)) == 12
-
-
-OTHER: list[tuple[dict[str, Any], str]] = [
-    ({"sigmas": (0.3,)}, "begun with sigmas 0.3, 0.5, not 0.3"),
-    ({"layers": "1"}, "begun with layers 0, not 1"),
-    ({"seeds": (1,)}, "seeds"),
-    ({"count": 1}, "count"),
-    ({"reference": "none"}, "reference"),
-    ({"proxies": True}, "proxies"),
-    ({"target": Target(device="cpu", dtype="bfloat16")}, "dtype"),
-]
-
-
-def test_a_file_of_other_options_is_refused_and_stays_as_it_is(
-    tiny: Any, pair: tuple[str, str], tmp_path: Path
-) -> None:
-    out, request = tmp_path / "a.jsonl", ask(pair[0], layers="0", proxies=False)
-    run(tiny, request, out)
-    before, calls = out.read_bytes(), tiny.backbone.calls
-    for change, message in OTHER:
-        with pytest.raises(SweepError, match=message):
-            run(tiny, replace(request, **change), out)
-        assert (out.read_bytes(), tiny.backbone.calls) == (before, calls)
-
-
-def test_a_file_that_is_none_of_a_sweep_is_refused_and_stays_as_it_is(
-    tiny: Any, pair: tuple[str, str], tmp_path: Path
-) -> None:
-    out = tmp_path / "notes.txt"
-    for text in ("a line without an end", "some\nlines\n", '{"format": "other"}\n'):
-        out.write_text(text)
-        with pytest.raises(SweepError, match="not the file of a sweep"):
-            run(tiny, quick(pair[0]), out)
-        assert out.read_text() == text
-
-
-def test_a_damaged_line_in_the_middle_is_named(
-    tiny: Any, pair: tuple[str, str], tmp_path: Path
-) -> None:
-    out = tmp_path / "a.jsonl"
-    run(tiny, quick(pair[0]), out)
-    lines = out.read_text().splitlines(keepends=True)
-    out.write_text("".join([*lines[:2], "{oops\n"]))
-    with pytest.raises(SweepError, match="line 3 of .* remove this line"):
-        run(tiny, quick(pair[0]), out)
-    out.write_text("".join(lines[:2]))
-    run(tiny, quick(pair[0]), out)
-    assert len(rows_in(out)) == 2
-
-
-def test_lines_from_before_a_video_weights_or_a_probe_changed_are_not_mixed_with_new_ones(
-    tiny: Any, pair: tuple[str, str], tmp_path: Path
-) -> None:
-    out, request = tmp_path / "a.jsonl", ask(pair[0], layers="1", proxies=False)
-    run(tiny, request, out)
-    header, first, second = out.read_text().splitlines(keepends=True)
-    probe = json.loads(second)["probe"]
-    for earlier, message in (
-        (first.replace('"tiny-1"', '"tiny-0"'), "before the weights of tiny changed"),
-        (second.replace(probe, "f" * 64), "before the probe of tiny:1:0.5 changed"),
-    ):
-        # a line of another clip, which is made of the same but for one thing
-        other = earlier.replace(json.dumps(pair[0]), json.dumps("elsewhere.mp4"))
-        out.write_text(header + other)
-        with pytest.raises(SweepError, match=message):
-            run(tiny, request, out)
-        assert out.read_text().splitlines(keepends=True)[1] == other
-    shutil.copy(pair[1], pair[0])
-    out.write_text(header + first)
-    with pytest.raises(SweepError, match="before the video .* changed"):
-        run(tiny, request, out)
-
-
-def test_lines_that_do_not_fit_on_the_disk_leave_the_file_as_it_was(
-    tiny: Any, pair: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "a.jsonl"
-    begun = sweep(quick(pair[0]), out, store=tiny.store)
-    next(begun)
-    before = out.read_bytes()
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("explorer.sweep.file.os.fsync", full)
-        with pytest.raises(SweepError, match="No space left"):
-            next(begun)
-    assert out.read_bytes() == before
-    run(tiny, quick(pair[0]), out)
-    assert len(rows_in(out)) == 2
-
-
-def test_one_process_alone_writes_a_file(tiny: Any, pair: tuple[str, str], tmp_path: Path) -> None:
-    out = tmp_path / "a.jsonl"
-    first = sweep(quick(pair[0]), out, store=tiny.store)
-    next(first)
-    with pytest.raises(SweepError, match="another process"):
-        run(tiny, quick(pair[0]), out)
-    first.close()
-    run(tiny, quick(pair[0]), out)
-
-
-def test_two_processes_that_begin_a_file_at_once_do_not_replace_each_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, opened = tmp_path / "a.jsonl", []
-    ours = Path.open
-
-    def overtaken(path: Path, *args: Any, **options: Any) -> Any:
-        if not opened:  # another process does all it has to between two of our steps
-            opened.append(None)
-            opened[0] = SweepFile(out, {"seeds": [0]}, {})
-        return ours(path, *args, **options)
-
-    monkeypatch.setattr(Path, "open", overtaken)
-    with pytest.raises(SweepError, match="another process"):
-        SweepFile(out, {"seeds": [0]}, {})
-    assert out.stat().st_ino == os.fstat(opened[0]._file.fileno()).st_ino
-    opened[0].close()
 
 
 def test_intervals_over_clips_are_those_of_the_lines(
@@ -540,107 +314,3 @@ def test_maps_of_one_figure_share_their_colours(
     assert len(spans) == 2
     assert spans[0] == spans[1]
     assert spans[0][2] is True
-
-
-class FakeRay:
-    """Workers of one process: a task runs when its result is fetched, the last one first."""
-
-    class exceptions:  # noqa: N801 (ray's own name)
-        class RayError(Exception):
-            pass
-
-    def __init__(self, dies: str = "") -> None:
-        self.dies = dies
-        self.cancelled: list[Any] = []
-        self.options: dict[str, Any] = {}
-
-    def init(self, address: str, **options: Any) -> None:
-        if address == "nowhere":
-            raise ConnectionError("nobody answers")
-
-    def remote(self, **options: Any) -> Any:
-        self.options = options
-        # a task is what it does, and the clip that it is about
-        return lambda work: SimpleNamespace(
-            remote=lambda request, unit, root: (partial(work, request, unit, root), unit.clip)
-        )
-
-    def wait(self, tasks: list[Any], *, num_returns: int, timeout: float) -> Any:
-        return tasks[-1:], tasks[:-1]
-
-    def get(self, task: Any) -> Any:
-        work, clip = task
-        if self.dies and clip.endswith(self.dies):
-            raise self.exceptions.RayError("out of memory")
-        return work()
-
-    def cancel(self, task: Any, *, force: bool) -> None:
-        self.cancelled.append(task[1])
-
-
-def test_workers_of_a_cluster_write_the_same_lines(
-    tiny: Any, pair: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake = FakeRay()
-    monkeypatch.setitem(sys.modules, "ray", fake)
-    alone, shared = tmp_path / "alone.jsonl", tmp_path / "shared.jsonl"
-    run(tiny, ask(*pair), alone)
-    found = run(tiny, ask(*pair), shared, ray="auto")
-    assert found[0].rows[0]["clip"] == pair[1], "the last one first"
-    by_clip = sorted(without_clock(rows_in(shared)), key=lambda row: pair.index(row["clip"]))
-    assert by_clip == without_clock(rows_in(alone))
-    assert alone.read_bytes().splitlines()[0] == shared.read_bytes().splitlines()[0]
-    assert found[-1].summary["cells"] == run(tiny, ask(*pair), alone)[-1].summary["cells"]
-    assert fake.options["num_gpus"] == 0
-
-
-def test_a_worker_takes_the_gpu_that_the_cluster_gives_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake, asked = FakeRay(), []
-    monkeypatch.setattr(registry, "resolve_device", lambda device: device)
-    monkeypatch.setattr(fake, "get", lambda task: asked.append(task[0].args[0].target) or [])
-    request = ask("a.mp4", target=Target(device="cuda:1"))
-    units = [Unit("a.mp4", "tiny", {})]
-    assert not list(spread(fake, request, units, store=Store(tmp_path), should_stop=never))
-    assert [target.device for target in asked] == ["cuda"]
-    assert fake.options["num_gpus"] == 1
-
-
-def test_a_worker_that_dies_is_the_failure_of_its_clip(
-    tiny: Any, pair: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "a.jsonl"
-    monkeypatch.setitem(sys.modules, "ray", FakeRay(dies="clip.mp4"))
-    found = run(tiny, quick(*pair), out, ray="auto")
-    assert found[-2] == Failed(pair[0], "tiny", "RayError: out of memory")
-    assert len(rows_in(out)) == 2
-    monkeypatch.setitem(sys.modules, "ray", FakeRay())
-    run(tiny, quick(*pair), out, ray="auto")
-    assert len(rows_in(out)) == 4
-
-
-def test_a_stopped_sweep_gives_up_the_work_of_a_cluster(
-    tiny: Any, pair: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake = FakeRay()
-    monkeypatch.setitem(sys.modules, "ray", fake)
-    with pytest.raises(Cancelled):
-        run(tiny, quick(*pair), tmp_path / "a.jsonl", ray="auto", should_stop=lambda: True)
-    assert fake.cancelled == list(pair)
-    stopped = sweep(quick(*pair), tmp_path / "a.jsonl", store=tiny.store, ray="auto")
-    next(stopped)
-    stopped.close()
-    assert fake.cancelled == [*pair, pair[0]]
-
-
-def test_without_ray_or_a_cluster_nothing_is_begun(
-    tiny: Any, pair: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(SweepError, match="pip install ray"):
-        run(tiny, quick(*pair), tmp_path / "a.jsonl", ray="auto")
-    monkeypatch.setitem(sys.modules, "ray", FakeRay())
-    with pytest.raises(SweepError, match="no Ray cluster at 'nowhere': nobody answers"):
-        run(tiny, quick(*pair), tmp_path / "a.jsonl", ray="nowhere")
-    assert not (tmp_path / "a.jsonl").exists()
