@@ -47,7 +47,7 @@ def test_models_are_loaded_once_the_first_page_was_served(monkeypatch: pytest.Mo
     ("error", "said"),
     [
         (BackboneError("its files are missing: restore them"), "restore them"),
-        (RuntimeError("/root/secret"), "the server's log says more"),
+        (RuntimeError("/srv/secret"), "the server's log says more"),
     ],
 )
 def test_a_page_can_be_used_though_the_first_model_cannot(
