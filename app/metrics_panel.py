@@ -102,7 +102,8 @@ def show(look: Look) -> str:
     notes = [look.reason] if look.reason else []
     if look.reference is None:
         asked = look.request.reference != NO_REFERENCE
-        known = f": {look.note}" if look.note and asked else ""
+        why = (look.note or "").removeprefix("no reference: ")
+        known = f": {why}" if why and asked else ""
         notes.append(f"There is no reference, and errors need one{known}.")
     elif look.note:
         notes.append(look.note)

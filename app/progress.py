@@ -64,7 +64,9 @@ class Progress:
 
     def add(self, stage: Stage) -> None:
         """Take note of one more stage."""
-        when = f"{stage.seconds - self.before:.2f} s"
+        spent = stage.seconds - self.before
+        when = f"{spent:.2f} s"
+        in_vain = f", {when}" if spent >= 1 else ""  # who has no answer may have looked for long
         if not isinstance(stage, FramePredicted):  # part of the prediction's time
             self.before = stage.seconds
         match stage:
@@ -82,11 +84,11 @@ class Progress:
             case Predicted():
                 self.done["prediction"] = _stored(when, stage.cached)
             case Referenced(reconstruction=None):
-                self.done["reference"] = "no reference"
+                self.done["reference"] = f"no reference{in_vain}"
             case Referenced():
                 self.done["reference"] = when
             case Judged(agreement=None):
-                self.done["judge"] = "no judgement"
+                self.done["judge"] = f"no judgement{in_vain}"
             case Judged():
                 self.done["judge"] = when
             case Compared(report=None, correspondence=None):

@@ -46,11 +46,11 @@ def no_plugins_yet(
 ) -> Iterator[None]:
     """Plugins are looked for anew, and what they register is gone after the test."""
     from explorer import plugins, references
-    from explorer.backbones import registry
+    from explorer.backbones import loaded, registry
     from explorer.data import dataset
 
     monkeypatch.setattr(registry, "_entries", dict(registry.shipped()))
-    monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setattr(loaded, "models", {})
     monkeypatch.setattr(references, "_references", dict(references.shipped()))
     monkeypatch.setattr(dataset, "_readers", dict(dataset.shipped()))
     monkeypatch.setattr(plugins, "_found", [])

@@ -14,21 +14,20 @@ Files in this folder come with the project; `explorer.plugins` brings those from
 
 from __future__ import annotations
 
-import functools
-import gc
 import importlib
 import pkgutil
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from explorer import plugins
-from explorer.backbones import _memory, _published, _weights
+from explorer.backbones import _memory, _published, _weights, loaded
+from explorer.backbones._devices import resolve_device as resolve_device
 from explorer.backbones._options import Target
 from explorer.backbones.base import Backbone, BackboneCard, Hashes, never
+from explorer.backbones.loaded import Loader
 from explorer.errors import BackboneError
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from explorer.features import Features
     from explorer.noise import NoiseLevel, Schedule
 
-Loader = Callable[[BackboneCard, Target], Backbone]
 FIRST = ".toy_wan"
 """Module of the backbones that are listed first."""
 
@@ -85,14 +83,6 @@ class Entry:
 
 
 _entries: dict[str, Entry] = {}
-_loaded: dict[tuple[str, Target], Backbone] = {}
-_loading: dict[tuple[str, Target], threading.RLock] = {}
-_guard = threading.Lock()
-"""Held only while `_loaded` and `_loading` are read or changed, never while a model loads."""
-_reading = threading.RLock()
-"""Held from the look at free memory until a published model is there: two would count the same."""
-holders: list[Callable[[str], bool]] = []
-"""Others that keep networks loaded: each lets go of one on a device, or says that it has none."""
 
 
 def register(
@@ -244,46 +234,6 @@ def noise_level(backbone: str, sigma: float) -> NoiseLevel | None:
     return entry.schedule.at_sigma(sigma if entry.card.uses_sigma else 0.0)
 
 
-def resolve_device(device: str) -> str:
-    """The device meant by "auto", "cuda" where there is one, else "cpu"; others stay.
-
-    Raises:
-        BackboneError: there is no such device here.
-    """
-    if device == "cpu":
-        return device
-    if device != "auto":
-        _check_usable(device)
-        return device
-    if _surely_no_cuda():
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _check_usable(device: str) -> None:
-    # Here, not where a model is loaded: what has no weights would go on until its probe is placed.
-    import torch
-
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise BackboneError(
-            f"device {device!r} cannot be used ({reason}): choose cpu or auto"
-        ) from error
-
-
-@functools.cache
-def _surely_no_cuda() -> bool:
-    """Whether torch need not be asked: a build without CUDA says so in its version."""
-    try:
-        return metadata.version("torch").endswith("+cpu")
-    except metadata.PackageNotFoundError:
-        return False
-
-
 def fitting_card(backbone: str, target: Target) -> BackboneCard:
     """The card of the weights that `load` would take, without loading them.
 
@@ -300,18 +250,18 @@ def hashes(backbone: str, target: Target | None = None) -> Hashes:
         BackboneError: unknown id, or the weights are missing.
     """
     entry, _, wanted = _found(backbone, target or Target())
-    with _guard:
-        loaded = next(
+    with loaded.guard:
+        model = next(
             (
                 model
-                for (name, have), model in _loaded.items()
+                for (name, have), model in loaded.models.items()
                 if name == backbone and have.files == wanted.files
             ),
             None,
         )
-    if loaded is None and entry.hashes is not None:
+    if model is None and entry.hashes is not None:
         return entry.hashes(wanted)
-    model = loaded or load(backbone, target=wanted)
+    model = model or load(backbone, target=wanted)
     return Hashes(model.weights_hash, model.encoder_hash)
 
 
@@ -341,88 +291,21 @@ def load(
     _memory.check_dtypes(asked)
     entry, fitting, found = _found(backbone, replace(asked, device=resolve_device(asked.device)))
     key, published = (backbone, found), fitting.source is not None
-    with _guard:
-        model = _loaded.get(key)
-        turn = _reading if published else _loading.setdefault(key, threading.RLock())
+    with loaded.guard:
+        model = loaded.models.get(key)
+        turn = loaded.reading if published else loaded.loading.setdefault(key, threading.RLock())
     if model is not None:
         return model
     with turn:
-        with _guard:
-            model = _loaded.get(key)
+        with loaded.guard:
+            model = loaded.models.get(key)
         if model is None:
             if published:
-                _make_room(fitting, found)
-            model = _read(entry, fitting, found)
-            with _guard:
-                _loaded[key] = model
+                loaded.make_room(fitting, found)
+            model = loaded.read(entry.loader, fitting, found)
+            with loaded.guard:
+                loaded.models[key] = model
         return model
-
-
-def _read(entry: Entry, card: BackboneCard, target: Target) -> Backbone:
-    """The loaded model; of one that cannot be loaded nothing stays, also while the error is kept.
-
-    Raises:
-        BackboneError: it is missing, broken, or memory has run out.
-    """
-    try:
-        return entry.loader(card, target)
-    except BackboneError as error:
-        # The frames of the loaders hold what they had read.
-        raise error.with_traceback(None) from None
-    except (MemoryError, RuntimeError) as error:
-        if not _memory.is_shortage(error):
-            raise
-        error.with_traceback(None)
-        raise _memory.shortage(card) from None
-
-
-def _make_room(card: BackboneCard, target: Target) -> None:
-    """Let go of published models that are not at work, one after the other, until this one fits.
-
-    Raises:
-        BackboneError: it does not fit even so.
-    """
-    while True:
-        try:
-            _memory.check_memory(card, target)
-        except BackboneError:
-            if not forget_idle(target):
-                raise
-        else:
-            return
-
-
-def forget_idle(target: Target) -> bool:
-    """Forget what rests where the wanted model goes: the published one loaded longest ago, else
-    what one of `holders` has. False where there is nothing.
-
-    One that somebody is about to use lives on in their hands.
-    """
-    if not _forget_published(target) and not any(let_go(target.device) for let_go in holders):
-        return False
-    gc.collect()
-    if not target.device.startswith("cpu"):
-        import torch
-
-        torch.cuda.empty_cache()
-    return True
-
-
-def _forget_published(target: Target) -> bool:
-    with _guard:
-        for key, model in _loaded.items():
-            here = key[1].device == target.device or target.offload or key[1].offload
-            if here and model.card.source is not None and not model.lock.locked():
-                del _loaded[key]
-                return True
-    return False
-
-
-def unload(backbone: str | None = None) -> None:
-    """Forget loaded models (all without a name); their memory is free once nobody uses them."""
-    with _guard:
-        for key in [key for key in _loaded if backbone in (None, key[0])]:
-            del _loaded[key]
 
 
 def extract(

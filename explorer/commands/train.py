@@ -66,7 +66,7 @@ class Train:
         Raises:
             EmergeError: bad input.
         """
-        from explorer.backbones import registry
+        from explorer.backbones import loaded
         from explorer.data.readers.prepared import open_prepared
         from explorer.data.splits import TRAIN
         from explorer.probe.examples import Examples
@@ -103,7 +103,7 @@ class Train:
             )
             for side, scenes in sides.items()
         }
-        registry.unload(cell.backbone)
+        loaded.unload(cell.backbone)
         examples = found[TRAIN]
         if examples.enlarged:
             _say(examples.enlarged)

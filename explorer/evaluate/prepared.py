@@ -70,7 +70,7 @@ def evaluate_prepared(
         ProbeError: no probe, no scene, or a probe that does not fit its backbone.
         BackboneError: a backbone cannot be loaded.
     """
-    from explorer.backbones import registry
+    from explorer.backbones import loaded
     from explorer.probe.training_split import check_held_out
 
     if not cards:
@@ -100,7 +100,7 @@ def evaluate_prepared(
         cell, frames = _cell(card, scenes, targets[number], features, drawn_from, notes, on_scene)
         cells.append(cell)
         if not any(card.backbone == other.backbone for other in cards[number + 1 :]):
-            registry.unload(card.backbone)
+            loaded.unload(card.backbone)
     chosen = choose(cards)
     if chosen["by"] and any(card.data.get("validation_side") == side for card in cards):
         where = f"Best cells have the lowest {chosen['by']} on their cards, measured on this side: "

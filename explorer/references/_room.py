@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from explorer.backbones import _memory, registry
+from explorer.backbones import _memory, loaded
 from explorer.backbones._options import Target
 from explorer.backbones._weights import size_text
 from explorer.errors import ReferenceError3D
@@ -42,7 +42,7 @@ def make_room(need: int, device: str, what: str) -> None:
         ReferenceError3D: there is too little memory all the same.
     """
     while (have := _memory.free(device)) < need:
-        if not registry.forget_idle(Target(device=device)):
+        if not loaded.forget_idle(Target(device=device)):
             raise ReferenceError3D(
                 f"{what} need about {size_text(need)} on {device}; {size_text(have)} are free: "
                 "take fewer frames"
@@ -76,4 +76,4 @@ def _let_go(device: str) -> bool:
     return True
 
 
-registry.holders.append(_let_go)
+loaded.holders.append(_let_go)

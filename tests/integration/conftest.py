@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from explorer.backbones import registry
+from explorer.backbones import loaded, registry
 from explorer.backbones.base import Backbone, BackboneCard, never, slot_map, stop_check
 from explorer.clip import Clip
 from explorer.features import Features
@@ -182,7 +182,7 @@ def tiny(tmp_path: Path, make_video: Callable[..., Path], monkeypatch: pytest.Mo
     backbone = TinyBackbone(CARD)
     entry = registry.Entry(CARD, lambda card, target: backbone, None, None, None, None)
     monkeypatch.setitem(registry._entries, "tiny", entry)
-    monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setattr(loaded, "models", {})
     assets = tmp_path / "assets"
     _write_probes(assets / "probes")
     monkeypatch.setenv("EMERGE3D_ASSETS", str(assets))

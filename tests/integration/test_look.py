@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from explorer.backbones import registry
+from explorer.backbones import loaded, registry
 from explorer.backbones.base import Hashes
 from explorer.clip import load_clip
 from explorer.data.geometry import save_geometry
@@ -132,7 +132,7 @@ def test_a_look_at_a_cached_cell_needs_no_model_and_no_torch(
         registry._entries["tiny"], hashes=lambda target: Hashes("tiny-1", "tiny-encoder-1")
     )
     monkeypatch.setitem(registry._entries, "tiny", known)
-    monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setattr(loaded, "models", {})
     monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails from here on
     found = summary(tiny)
     assert found["cached"] == {"latents": None, "features": True, "prediction": True}

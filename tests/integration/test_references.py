@@ -17,7 +17,7 @@ from reference_memory import TINY
 from safetensors.torch import load_file, save_file
 
 from explorer import references
-from explorer.backbones import registry
+from explorer.backbones import loaded, registry
 from explorer.backbones.base import Hashes, stop_check
 from explorer.cli import main
 from explorer.clip import load_clip
@@ -290,7 +290,7 @@ def test_what_judges_say_of_each_other_comes_from_the_store_and_needs_no_torch(
 ) -> None:
     first = list(look(judged.ask(judge="other"), store=judged.store))[-1].summary
     monkeypatch.setitem(registry._entries, "tiny", known_hashes())
-    monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setattr(loaded, "models", {})
     monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails from here on
     again = list(look(judged.ask(judge="other"), store=judged.store))[-1].summary
     assert again["agreement"] == first["agreement"]

@@ -13,7 +13,7 @@ import pytest
 from safetensors import safe_open
 
 from explorer.assets import assets_root
-from explorer.backbones import registry
+from explorer.backbones import loaded, registry
 from explorer.cli import main
 from explorer.look import FramePredicted, LookRequest, Predicted, Referenced, look
 from explorer.metrics.points import point_error
@@ -54,7 +54,7 @@ def command(
     out = folder / f"{backbone}{''.join(words)}.rrd"
     assert main([*line, "--cache", str(folder / "store"), "--out", str(out)]) == 0
     summary = json.loads(capsys.readouterr().out)
-    calls = sum(model.calls for model in registry._loaded.values())
+    calls = sum(model.calls for model in loaded.models.values())
     return Run(summary, out, points_by_frame(out), calls)
 
 

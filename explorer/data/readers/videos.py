@@ -11,7 +11,7 @@ from explorer._limits import Limits
 from explorer.clip import Clip, Fit, VideoInfo, inspect_video, load_clip
 from explorer.data.dataset import Dataset, DatasetCard, SceneEntry, register
 from explorer.data.scene import Scene, View
-from explorer.errors import NoReconstruction
+from explorer.errors import DatasetError, NoReconstruction
 
 CARD = DatasetCard(
     id="videos",
@@ -66,7 +66,7 @@ class Video(Scene):
 
     def source(self, frame: int) -> bytes:
         """There is none."""
-        raise NotImplementedError("a frame of a video has no bytes of its own: ask for a clip")
+        raise DatasetError(f"frames of {self.name} are no files: ask for a clip")
 
     def view(self, frame: int) -> View:
         """There is none."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from asking import IDS, ask, small, some_clip
 
-from explorer.backbones import registry
+from explorer.backbones import loaded, registry
 from explorer.backbones.base import Backbone
 from explorer.features import Features
 
@@ -44,7 +44,7 @@ def tiny_weights(tiny_folders: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EMERGE3D_WEIGHTS", str(tiny_folders))
         yield
-    registry.unload()
+    loaded.unload()
 
 
 @pytest.fixture(scope="module", params=IDS)

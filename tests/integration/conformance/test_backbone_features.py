@@ -16,7 +16,7 @@ from asking import (
     some_clip,
 )
 
-from explorer.backbones import registry
+from explorer.backbones import loaded, registry
 from explorer.backbones._memory import needed
 from explorer.backbones._options import Target
 from explorer.backbones.base import Backbone, BackboneCard, check_clip, slot_map
@@ -58,10 +58,10 @@ def test_the_card_describes_the_features(full: Backbone) -> None:
 def test_the_hashes_of_the_files_are_those_of_the_loaded_model(
     full: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setattr(loaded, "models", {})
     found = registry.hashes(full.card.id)
     assert (found.weights, found.encoder) == (full.weights_hash, full.encoder_hash)
-    assert registry._loaded == {}, "the hashes must be known without loading the model"
+    assert loaded.models == {}, "the hashes must be known without loading the model"
 
 
 def test_the_card_counts_the_weights(full: Backbone) -> None:
@@ -96,7 +96,7 @@ def test_half_precision_stays_near_full(full: Backbone) -> None:
         )
         # Random weights enlarge rounding; what is rounded where it must not be gives 0.4.
         assert 0 < np.abs(found - expected).mean() < 0.15 * expected.std()
-    registry.unload(name)
+    loaded.unload(name)
 
 
 @pytest.mark.parametrize("name", IDS)

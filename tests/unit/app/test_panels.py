@@ -35,6 +35,8 @@ def test_metrics_show_intervals_and_dashes(monkeypatch: pytest.MonkeyPatch) -> N
     assert "nan" not in said
     assert "There is no reference, and errors need one" in said
     assert "nothing moves:" not in said  # of this look, which needs one too
+    found.note = "no reference: too little parallax"
+    assert "errors need one: too little parallax." in metrics_panel.show(found)
 
 
 def test_metrics_show_the_shipped_evaluation_of_the_probe_and_of_the_controls(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from cogvideox_by_hand import ByHand, as_features, library, seeded
 
-from explorer.backbones import _cogvideox, _weights, registry
+from explorer.backbones import _cogvideox, _weights, loaded, registry
 from explorer.backbones._options import Target
 from explorer.clip import Clip
 from explorer.errors import BackboneError, Cancelled
@@ -38,7 +38,7 @@ def hand(folder: Path) -> ByHand:
 @pytest.fixture(scope="module")
 def load(folder: Path) -> Iterator[Callable[..., Any]]:
     yield lambda name, **options: registry.load(name, target=Target(weights=folder, **options))
-    registry.unload()
+    loaded.unload()
 
 
 def rotary(slots: int) -> tuple[torch.Tensor, torch.Tensor]:

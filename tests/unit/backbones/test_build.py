@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from weights_left import set_aside
 
-from explorer.backbones import _build, _published, registry
+from explorer.backbones import _build, _published, loaded, registry
 from explorer.backbones._options import Target
 from explorer.errors import BackboneError
 
@@ -25,7 +25,7 @@ NAME = "wan2.1-1.3b"
 def folder(tmp_path: Path) -> Iterator[Path]:
     registry.write_tiny(NAME, tmp_path / "model")
     yield tmp_path / "model"
-    registry.unload(NAME)
+    loaded.unload(NAME)
 
 
 def weights(folder: Path) -> Path:
@@ -59,7 +59,7 @@ def test_parts_that_the_class_wants_in_float32_stay_there(folder: Path) -> None:
 def test_several_shards_are_one_model(folder: Path) -> None:
     whole = load_file(weights(folder))
     expected = registry.load(NAME, target=Target(weights=folder)).weights_hash
-    registry.unload(NAME)
+    loaded.unload(NAME)
     names = sorted(whole)
     weights(folder).unlink()
     for number, part in enumerate((names[::2], names[1::2])):
@@ -78,7 +78,7 @@ def test_torch_files_are_read_as_tensors_only(folder: Path) -> None:
     assert registry.card(NAME, weights=folder).parameters == counted
     model: Any = registry.load(NAME, target=Target(weights=folder))
     assert all(torch.equal(model.transformer.state_dict()[name], state[name]) for name in state)
-    registry.unload(NAME)
+    loaded.unload(NAME)
     torch.save({**state, "made by": Path("x")}, path.with_suffix(".bin"))
     with pytest.raises(BackboneError, match="PosixPath"):
         registry.load(NAME, target=Target(weights=folder))
@@ -180,7 +180,7 @@ def test_counting_parameters_reads_headers_alone(tmp_path: Path) -> None:
 def test_an_unloaded_model_leaves_memory(folder: Path) -> None:
     model: Any = registry.load(NAME, target=Target(weights=folder))
     gone = weakref.ref(model.transformer)
-    registry.unload(NAME)
+    loaded.unload(NAME)
     del model
     gc.collect()
     assert gone() is None

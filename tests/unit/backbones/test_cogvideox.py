@@ -14,7 +14,7 @@ from cogvideox_by_hand import ByHand, as_features, library, scheduler, seeded
 from safetensors.torch import load_file, save_file
 from weights_left import set_aside
 
-from explorer.backbones import _cogvideox_published, registry
+from explorer.backbones import _cogvideox_published, loaded, registry
 from explorer.backbones._cogvideox_frames import Recipe
 from explorer.backbones._options import Target
 from explorer.backbones.base import Backbone
@@ -44,7 +44,7 @@ def load(folders: dict[str, Path]) -> Iterator[Callable[..., Any]]:
         return registry.load(name, target=Target(weights=folder, **options))
 
     yield make
-    registry.unload()
+    loaded.unload()
 
 
 def close(found: np.ndarray, expected: np.ndarray) -> None:

@@ -19,6 +19,7 @@ from explorer.backbones import (
     _weights,
     dinov2,
     dinov3,
+    loaded,
     registry,
     videomae,
     videoprism,
@@ -104,7 +105,7 @@ def test_a_torch_file_gives_the_same_features(
     one, other = (model.extract(clip, layers=[1], sigma=0.0)[1].values for model in models)
     np.testing.assert_array_equal(one, other)
     assert models[0].weights_hash != models[1].weights_hash
-    registry.unload(name)
+    loaded.unload(name)
 
 
 def test_a_configuration_of_another_kind_of_model_is_refused(tmp_path: Path) -> None:

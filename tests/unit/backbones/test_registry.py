@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from explorer.backbones import _memory, registry
+from explorer.backbones import _memory, loaded, registry
 from explorer.backbones._options import Target
 from explorer.backbones.base import Backbone, BackboneCard
 from explorer.errors import BackboneError
@@ -55,16 +55,16 @@ def test_what_comes_with_the_package_has_no_card_of_other_weights(tmp_path: Path
 
 @pytest.fixture
 def fresh() -> Iterator[None]:
-    registry.unload("rgb")
+    loaded.unload("rgb")
     yield
-    registry.unload("rgb")
+    loaded.unload("rgb")
 
 
 @pytest.mark.usefixtures("fresh")
 def test_a_model_is_loaded_once_until_it_is_unloaded() -> None:
     first = registry.load("rgb", device="cpu")
     assert registry.load("rgb", device="cpu") is first
-    registry.unload("rgb")
+    loaded.unload("rgb")
     assert registry.load("rgb", device="cpu") is not first
 
 
@@ -96,7 +96,7 @@ def test_a_slow_load_holds_up_nobody_else_and_is_done_once(
         made.append(good.loader(card, target))
         return made[-1]
 
-    monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setattr(loaded, "models", {})
     monkeypatch.setitem(registry._entries, "rgb", replace(good, loader=slow))
     monkeypatch.setitem(registry._entries, "other", good)
     got: list[Backbone] = []
@@ -129,7 +129,8 @@ def test_a_noise_level_is_named_without_loading_a_model_or_torch() -> None:
         "import sys; from explorer.backbones import registry; "
         "found = registry.noise_level('toy-wan', 0.3); "
         "print(found.timestep, found.official_index, registry.noise_level('rgb', 0.3).timestep); "
-        "print(registry._loaded, sorted({'torch', 'diffusers', 'cv2'} & set(sys.modules)))"
+        "from explorer.backbones import loaded\n"
+        "print(loaded.models, sorted({'torch', 'diffusers', 'cv2'} & set(sys.modules)))"
     )
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
@@ -192,16 +193,16 @@ def test_a_backbone_without_light_hashes_is_loaded_to_know_them(
 ) -> None:
     entry = replace(registry._entries["rgb"], hashes=None)
     monkeypatch.setitem(registry._entries, "rgb", entry)
-    monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setattr(loaded, "models", {})
     assert registry.hashes("rgb").weights == registry.load("rgb", device="cpu").weights_hash
-    assert [key[0] for key in registry._loaded] == ["rgb"]
+    assert [key[0] for key in loaded.models] == ["rgb"]
 
 
 def test_a_loaded_model_answers_for_its_own_weights(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     model = registry.load("rgb", device="cpu")
-    monkeypatch.setitem(registry._loaded, ("toy-wan", Target()), model)
+    monkeypatch.setitem(loaded.models, ("toy-wan", Target()), model)
     monkeypatch.setenv("EMERGE3D_ASSETS", str(tmp_path))  # files may have changed since the load
     assert registry.hashes("toy-wan").weights == model.weights_hash
 
@@ -216,7 +217,7 @@ def test_light_hashes_follow_the_files(
 
     source = toy_wan.model_folder()
     shutil.copytree(source, tmp_path / "models" / "toy-wan")
-    monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setattr(loaded, "models", {})
     before = registry.hashes(name)
     monkeypatch.setenv("EMERGE3D_ASSETS", str(tmp_path))
     assert registry.hashes(name) == before
@@ -234,18 +235,18 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[
     for name in names:
         registry.write_tiny(name, tmp_path / name)
     monkeypatch.setenv("EMERGE3D_WEIGHTS", str(tmp_path))
-    monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setattr(loaded, "models", {})
 
     def free(device: str) -> int:
-        return 0 if registry._loaded else 10**12
+        return 0 if loaded.models else 10**12
 
     monkeypatch.setattr(_memory, "free", free)
     yield names
-    registry._loaded.clear()
+    loaded.models.clear()
 
 
 def held() -> list[str]:
-    return [name for name, _ in registry._loaded]
+    return [name for name, _ in loaded.models]
 
 
 def test_a_model_that_is_not_at_work_makes_room_for_another(published: list[str]) -> None:
@@ -303,7 +304,7 @@ def test_a_prompt_of_its_own_does_not_keep_a_second_copy_of_the_weights(
     (prompts / prompt_file("umt5-xxl", "a chair")).write_bytes(empty.read_bytes())
     for prompt in ("", "a chair"):
         registry.load(name, target=Target(prompt=prompt))
-    assert [target.prompt for _, target in registry._loaded] == ["a chair"]
+    assert [target.prompt for _, target in loaded.models] == ["a chair"]
 
 
 def test_a_model_at_work_stays_and_the_other_is_refused(published: list[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from explorer.backbones import _videoprism, _weights, registry, videoprism
+from explorer.backbones import _videoprism, _weights, loaded, registry, videoprism
 from explorer.backbones._options import Target
 from explorer.clip import Clip
 
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(folder: Path) -> Any:
     found = registry.load(NAME, target=Target(weights=folder))
     yield found
-    registry.unload(NAME)
+    loaded.unload(NAME)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from prepared_samples import FRAMES, SIZE
 
-from explorer.backbones import registry
+from explorer.backbones import loaded, registry
 from explorer.backbones._options import Target
 from explorer.backbones.base import Backbone, BackboneCard, slot_map
 from explorer.cli import main
@@ -86,7 +86,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> Still:
     backbone = Still(CARD)
     entry = registry.Entry(CARD, lambda card, target: backbone, None, None, None, None)
     monkeypatch.setitem(registry._entries, "still", entry)
-    monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setattr(loaded, "models", {})
     small = replace(
         PROBES["compact"][0](CHANNELS), dim=16, heads=2, dpt_dim=8, dpt_hidden=8, camera_dim=16,
         dpt_stage_channels=(8, 8, 8, 8), camera_depth=1, camera_heads=2, grid=GRID,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from explorer.backbones import _memory, registry
+from explorer.backbones import _memory, loaded
 from explorer.backbones._options import Target
 from explorer.errors import ReferenceError3D
 from explorer.references import _room
@@ -52,21 +52,21 @@ def test_what_cannot_be_loaded_leaves_nothing() -> None:
 def test_a_network_at_rest_gives_way_to_a_backbone_on_its_device_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setattr(loaded, "models", {})
     alive = weakref.ref(_room.network(FIRST, lambda: nn.Linear(1, 1)))
-    assert not registry._forget_published(Target(device="cpu"))
-    assert not any(let_go("cuda") for let_go in registry.holders)
+    assert not loaded._forget_published(Target(device="cpu"))
+    assert not any(let_go("cuda") for let_go in loaded.holders)
     with turn(lambda: False):
-        assert not registry.forget_idle(Target(device="cpu"))
+        assert not loaded.forget_idle(Target(device="cpu"))
     assert alive() is not None
-    assert registry.forget_idle(Target(device="cpu"))
+    assert loaded.forget_idle(Target(device="cpu"))
     assert alive() is None
-    assert not registry.forget_idle(Target(device="cpu"))
+    assert not loaded.forget_idle(Target(device="cpu"))
 
 
 def test_backbones_that_are_not_at_work_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     resting = ["a", "b"]
-    monkeypatch.setattr(registry, "forget_idle", lambda target: bool(resting and resting.pop()))
+    monkeypatch.setattr(loaded, "forget_idle", lambda target: bool(resting and resting.pop()))
     monkeypatch.setattr(_memory, "free", lambda device: 0 if len(resting) > 1 else 100)
     _room.make_room(100, "cpu", "3 frames")
     assert resting == ["a"]

@@ -17,7 +17,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import Tensor
 
 from explorer.assets import assets_root
-from explorer.backbones import controls, registry, toy_wan
+from explorer.backbones import controls, loaded, registry, toy_wan
 from explorer.backbones._wan_frames import FrameWiseWan
 from explorer.clip import Clip, clip_from_frames
 from explorer.data.world.spec import WORLD_VERSION
@@ -216,7 +216,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_variants: Non
         ship.ship_variant(tmp_path / "runs" / name, models)
     monkeypatch.setenv("EMERGE3D_ASSETS", str(tmp_path))
     monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setattr(loaded, "models", {})
     for name in ("toy-image", "toy-wan-large"):
         registry._entries.pop(name, None)
         toy_wan.add(VARIANTS[name])
