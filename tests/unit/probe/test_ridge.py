@@ -216,7 +216,8 @@ def test_targets_are_what_is_seen_at_the_centre_of_a_token() -> None:
 
 
 def test_the_unit_is_that_of_the_probes_targets() -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     from explorer.probe.losses import normalize_targets
 
     fine = room((GRID[0] * 3, GRID[1] * 3), unit=3.0).at_frames(SLOT_FRAMES)

@@ -20,9 +20,8 @@ from explorer.metrics.align import similarity
 from explorer.metrics.pose import auc, pair_errors
 from explorer.reconstruction import Reconstruction
 from explorer.references import Context, colmap
+from explorer.references import _colmap_steps as steps
 from explorer.store import Store
-
-steps = pytest.importorskip("explorer.references._colmap_steps")
 
 ORBIT = 3_000_363
 """Seed of a textured scene with more parallax than most."""
