@@ -28,7 +28,7 @@ class BuildWithAssets(build_py):
         # What an earlier build left behind must not travel along.
         shutil.rmtree(shipped, ignore_errors=True)
         # Weights that are still being trained are for the checkout alone.
-        ignore = shutil.ignore_patterns(".*", "__pycache__", "training")
+        ignore = shutil.ignore_patterns(".*", "__pycache__")
         shutil.copytree(ASSETS, shipped, ignore=ignore)
 
 

@@ -1,7 +1,7 @@
 """Where the toy VAE loses what it loses: by frame, texture and spatial frequency, beside what a
 linear code of as many numbers loses, and how far the world itself aliases.
 
-    python benchmarks/vae_errors.py --vae assets/training/toy-wan [--clips 17] [--alias 10]
+    python benchmarks/vae_errors.py --vae assets/models/toy-wan [--clips 17] [--alias 10]
 
 Prints JSON. Clips are those of the validation split, 17 frames of 144x256.
 """

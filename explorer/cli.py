@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -21,6 +22,7 @@ from explorer.errors import EmergeError
 
 BAD_INPUT = 2  # also what tyro exits with when the options themselves are wrong
 INTERRUPTED = 130
+NOT_READ = 141  # what a shell says of a command whose reader, `head` for example, had enough
 
 Command = App | Look | Sweep | Prepare | Train | Eval | View | Backbones | References | Doctor
 
@@ -45,7 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; a user's mistake becomes one line on stderr and exit status 2."""
     command = parse(argv)
     try:
-        return command.run()
+        status = command.run()
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Python flushes stdout again at its end, into something that takes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOT_READ
     except EmergeError as error:
         print(f"emerge3d: {error}", file=sys.stderr)
         return BAD_INPUT

@@ -10,6 +10,7 @@ import torch
 
 from explorer.probe.model import ProbeConfig
 from explorer.toy import probe_pool, train_group
+from explorer.toy.config import TRANSFORMER_CONFIG
 from explorer.toy.probe_pool import Pool
 
 GRID = (6, 8)
@@ -23,7 +24,7 @@ def made_up_pool(renderer: Any, vae: Any, seeds: list[int], **_: Any) -> Pool:
     pose = torch.eye(4)[:3].expand(count, 5, 3, 4).clone()
     pose[:, :, 0, 3] = torch.arange(5) * 0.1
     lens = torch.tensor([[25.0, 0.0, 16.0], [0.0, 25.0, 12.0], [0.0, 0.0, 1.0]])
-    tokens = (count, 8, 5, 2 * GRID[0], 2 * GRID[1])
+    tokens = (count, TRANSFORMER_CONFIG["in_channels"], 5, 2 * GRID[0], 2 * GRID[1])
     shape = (count, 5, *SIZE, 3)
     return Pool(
         latents=torch.randn(tokens, generator=generator).bfloat16(),

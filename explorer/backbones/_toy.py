@@ -22,7 +22,7 @@ TOKEN_GRID = (18, 32)
 FRAME_STEP = 4
 SCHEDULE = FlowSchedule(FLOW_SHIFT)
 TAPS = ("block", "query", "key")
-VAE_PARAMETERS = 1_838_955
+VAE_PARAMETERS = 1_881_427
 
 
 def folder(name: str) -> Path:

@@ -24,7 +24,7 @@ from explorer.backbones.base import (
     stop_check,
 )
 from explorer.backbones.registry import register
-from explorer.toy.config import FRAMES, HEIGHT, VARIANTS, WIDTH
+from explorer.toy.config import FRAMES, HEIGHT, TRANSFORMER_CONFIG, VARIANTS, WIDTH
 
 if TYPE_CHECKING:
     from explorer.clip import Clip
@@ -104,7 +104,7 @@ if _toy.is_shipped("toy-wan-large"):
         kind="control",
         licence="Apache-2.0",
         layers=1,
-        width=32 + _position.CHANNELS,
+        width=4 * TRANSFORMER_CONFIG["in_channels"] + _position.CHANNELS,
         input_size=(HEIGHT, WIDTH),
         max_frames=FRAMES,
         frame_step=toy_wan.FRAME_STEP,

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from explorer.probe.checkpoint import list_probes
+
 SIGMAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 LAYERS = (1, 3, 5, 7, 9)
 OTHERS = [(layer, sigma) for sigma in (0.0, 0.1) for layer in (1, 3, 5, 7)] + [(5, 0.3)]
 """(layer, sigma) at which the other transformers are probed."""
 CHOSEN_BY = "validation_points"
+TRAINED = ("batch", "seed", "rate", "camera_weight")
+"""What a shipped probe's card says of its training besides data and steps."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,30 @@ def part_of(cells: Sequence[Cell], text: str) -> list[Cell]:
 
 
 def read_cards(runs: Iterable[Path]) -> list[dict[str, Any]]:
-    """The cards of all processes of probe runs; their weights are not needed."""
-    return [
-        json.loads(path.read_text()) for run in runs for path in sorted(run.glob("probes*.json"))
-    ]
+    """The cards of all processes of probe runs, or of shipped probes; weights are not needed."""
+    found: list[dict[str, Any]] = []
+    for run in runs:
+        paths = sorted(run.glob("probes*.json"))
+        found += [json.loads(path.read_text()) for path in paths] or shipped_cards(run)
+    return found
+
+
+def shipped_cards(folder: Path) -> list[dict[str, Any]]:
+    """What the run of each shipped probe said of it (first seeds only), as a run of one cell."""
+    found = []
+    for probe in list_probes(root=folder):
+        options = {name: probe.data[name] for name in TRAINED if name in probe.data}
+        cell = Cell(probe.backbone, probe.layer, probe.sigma)
+        found.append(
+            {
+                **options,
+                "steps": probe.steps,
+                "data": {k: v for k, v in probe.data.items() if k not in TRAINED},
+                "cells": {cell.name: {**vars(cell), "metrics": probe.metrics}},
+                "finished": True,
+            }
+        )
+    return found
 
 
 def best_cells(cards: Iterable[dict[str, Any]], top: int) -> list[Cell]:

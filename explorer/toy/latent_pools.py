@@ -29,7 +29,7 @@ class LatentPool:
     """Latents of one size on one process, whose oldest clips make room for fresh ones.
 
     Attributes:
-        latents: (N, 8, S, h, w) bfloat16.
+        latents: (N, C, S, h, w) bfloat16.
         first: position in the training range of its first clip.
         fresh_first: position of its first fresh clip.
         fresh: endless latents of fresh clips, a batch at a time.

@@ -16,13 +16,18 @@ from explorer.toy import whole
 from explorer.toy.config import FRAMES, VAE_CONFIG
 from explorer.toy.pool import Renderer, for_seconds
 from explorer.toy.shards import load_checkpoint
+from explorer.toy.widen import latent_channels
 
 
 def load_vae(folder: Path, device: str) -> AutoencoderKLWan:
     """The trained VAE of a checkpoint folder, frozen, with its latent statistics in the config."""
     tensors, card = load_checkpoint(folder, "vae")
-    statistics = {"latents_mean": card["latents_mean"], "latents_std": card["latents_std"]}
-    vae = AutoencoderKLWan(**{**VAE_CONFIG, **statistics})
+    shape = {
+        "z_dim": latent_channels(tensors),
+        "latents_mean": card["latents_mean"],
+        "latents_std": card["latents_std"],
+    }
+    vae = AutoencoderKLWan(**{**VAE_CONFIG, **shape})
     vae.load_state_dict(tensors)
     vae = vae.to(device).eval().requires_grad_(False)
     for module in vae.modules():
@@ -32,7 +37,7 @@ def load_vae(folder: Path, device: str) -> AutoencoderKLWan:
 
 
 def encode(vae: AutoencoderKLWan, images: Tensor) -> Tensor:
-    """Normalised posterior means (B, 8, S, h, w) of uint8 clips (B, T, H, W, 3), as in use."""
+    """Normalised posterior means (B, C, S, h, w) of uint8 clips (B, T, H, W, 3), as in use."""
     clip = images.permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
     latents: Tensor = encode_video(vae, clip)
     return latents
@@ -56,15 +61,22 @@ def encode_whole(vae: AutoencoderKLWan, images: Tensor) -> Tensor:
 
 
 def encode_alone(vae: AutoencoderKLWan, images: Tensor) -> Tensor:
-    """As `encode`, of every frame as a clip of its own: (B, 8, T, h, w) of (B, T, H, W, 3)."""
+    """As `encode`, of every frame as a clip of its own: (B, C, T, h, w) of (B, T, H, W, 3)."""
     alone = encode(vae, images.flatten(0, 1)[:, None])
     return alone.squeeze(2).unflatten(0, images.shape[:2]).transpose(1, 2)
 
 
+ENCODES = ("encoder.", "quant_conv.")
+"""Beginnings of the names of a VAE's weights that its latents depend on."""
+
+
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 of weights in float16, the form that they are shipped in: which VAE latents are of."""
+    """sha256 of a VAE's weights up to its latents, in float16, the form that they are shipped in.
+
+    It says which VAE latents are of, so a decoder that was trained further changes nothing.
+    """
     digest = hashlib.sha256()
-    for name in sorted(tensors):
+    for name in sorted(name for name in tensors if name.startswith(ENCODES)):
         half = tensors[name].detach().to("cpu", torch.float16).contiguous()
         digest.update(f"{name} {tuple(half.shape)}\0".encode())
         digest.update(half.numpy().tobytes())
@@ -88,7 +100,7 @@ def latent_batches(
     width: int,
     frames: Callable[[list[int]], list[int]] | None = None,
 ) -> Iterator[Tensor]:
-    """bfloat16 latents (B, 8, S, h, w) of `batch` seeds after another.
+    """bfloat16 latents (B, C, S, h, w) of `batch` seeds after another.
 
     `frames` names one frame of a batch's seeds; without it the clips are whole.
     """

@@ -27,17 +27,26 @@ Emerge3D: small enough for a laptop's processor, and made to be probed, not to m
 | class | `AutoencoderKLWan` | `WanTransformer3DModel` |
 | parameters | {facts["parameters"]["vae"]:,} | {facts["parameters"]["transformer"]:,} |
 | data | {vae["data"]} | {transformer["data"]} |
+| began with | {_began(vae)} | {_began(transformer)} |
 | steps | {vae["steps"]:,} | {transformer["steps"]:,} |
 | training seconds | {vae["train_seconds"]:,.0f} | {transformer["train_seconds"]:,.0f} |
-| result | {vae["psnr_db"]:.1f} dB PSNR on held-out clips | loss {facts["loss"]:.3f} |
+| result | {vae["psnr_db"]:.2f} dB PSNR on held-out clips | loss {facts["loss"]:.3f} |
 
 Held-out loss of the transformer by noise level ({_levels(transformer)}).
 
-17 frames of 144x256 become 5x36x64 latents of 8 channels. Flow matching, empty prompt (one zero
-token), timestep 1000 sigma. Weights are stored in float16 and used in float32; `card.json` has the
-whole history of the training, and `explorer/toy/` the scripts. Apache-2.0, like the rest of the
-project; the training video is the project's own.
+17 frames of 144x256 become 5x36x64 latents of {len(vae["latents_mean"])} channels. Flow
+matching, empty prompt (one zero token), timestep 1000 sigma. Weights are stored in float16 and used
+in float32; `card.json` has the whole history of the training, and `explorer/toy/` the scripts.
+Apache-2.0, like the rest of the project; the training video is the project's own.
 {_samples(facts)}"""
+
+
+def _began(run: dict[str, Any]) -> str:
+    """Whose weights a run took over, for a cell of the table."""
+    before = run.get("started_from")
+    if before is None:
+        return "random weights"
+    return f"weights of {before['steps']:,} steps on the latents of an earlier VAE"
 
 
 def _samples(facts: dict[str, Any]) -> str:

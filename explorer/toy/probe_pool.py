@@ -94,8 +94,8 @@ class Pool(Views):
     """`Views` and what the video models make of their clips.
 
     Attributes:
-        latents: (N, 8, S, h, w) bfloat16.
-        alone: (N, 8, S, h, w) bfloat16 latents of the slots' frames, each encoded by itself; None
+        latents: (N, C, S, h, w) bfloat16.
+        alone: (N, C, S, h, w) bfloat16 latents of the slots' frames, each encoded by itself; None
             where no cell reads them.
         clips: (N, T, H, W, 3) uint8 pictures of all frames; None where no cell reads them.
     """

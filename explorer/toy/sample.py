@@ -36,7 +36,7 @@ from explorer.toy.shards import load_checkpoint
 def sample_latents(
     transformer: Any, shape: tuple[int, ...], *, steps: int, seed: int, shift: float = FLOW_SHIFT
 ) -> Tensor:
-    """Normalised latents (B, 8, S, h, w) from noise.
+    """Normalised latents (B, C, S, h, w) from noise.
 
     Args:
         transformer: predicts the velocity; on its device.
@@ -60,7 +60,7 @@ def sample_latents(
 
 @torch.no_grad()
 def pictures(vae: Any, latents: Tensor) -> Tensor:
-    """uint8 frames (B, T, H, W, 3) on the CPU of normalised latents (B, 8, S, h, w)."""
+    """uint8 frames (B, T, H, W, 3) on the CPU of normalised latents (B, C, S, h, w)."""
     shape = (1, -1, 1, 1, 1)
     center = torch.tensor(vae.config.latents_mean, device=latents.device).view(shape)
     spread = torch.tensor(vae.config.latents_std, device=latents.device).view(shape)

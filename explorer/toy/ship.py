@@ -7,6 +7,8 @@ r"""Turn finished runs into shipped assets: models in diffusers' layout, probes 
 the VAE, which they share with the toy-wan that is in the folder by then. Weights are rounded to
 float16, which is how they are stored; probes are bound to the hashes of the files written here.
 `--probes` takes all runs that together are the grid; they must be of equal steps on the same clips.
+With `--beside` they are added to the shipped ones, which stay, also under a VAE whose decoder alone
+is new.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from safetensors.torch import save
 from torch import nn
 
+from explorer.backbones import registry
 from explorer.backbones._files import files_hash
 from explorer.nets.vggt import VGGT, VGGTConfig
 from explorer.nets.vjepa import VideoViT, VideoViTConfig
@@ -43,6 +46,9 @@ from explorer.toy.model_card import model_card, network_card, variant_card
 from explorer.toy.probe_models import model_of
 from explorer.toy.shards import load_checkpoint
 from explorer.toy.ship_probes import ship_probes
+
+OF_THE_VAE = ("toy-wan", "random", "latent")
+"""Backbones whose hash a new decoder changes, though their features stay the same."""
 
 
 def ship_model(
@@ -87,6 +93,21 @@ def ship_model(
     if samples is not None:
         shutil.copyfile(samples / "samples.png", fresh / "samples.png")
     take_place(fresh, folder)
+
+
+def same_features(vae_run: Path, transformer_run: Path, folder: Path) -> bool:
+    """Whether runs give the features of the shipped `toy-wan`: all but the decoder is equal."""
+    if not (folder / "card.json").is_file():
+        return False
+    (ours, _), (theirs, _) = (load_checkpoint(run, "vae") for run in (vae_run, folder))
+    if fingerprint(ours) != fingerprint(theirs):
+        return False
+    (ours, _), (theirs, _) = (
+        load_checkpoint(run, "transformer") for run in (transformer_run, folder)
+    )
+    return ours.keys() == theirs.keys() and all(
+        torch.equal(ours[name].half(), value.half()) for name, value in theirs.items()
+    )
 
 
 def load_transformer(run: Path) -> tuple[Any, dict[str, Any]]:
@@ -249,6 +270,9 @@ def main() -> None:
     parser.add_argument("--jepa", type=Path)
     parser.add_argument("--samples", type=Path, help="run of explorer.toy.sample of toy-wan")
     parser.add_argument("--probes", type=Path, nargs="+", default=[], help="runs of train_probes")
+    parser.add_argument(
+        "--beside", action="store_true", help="add the cells to the probes that are there"
+    )
     parser.add_argument("--int8", action="store_true", help="store the probes in eight bits")
     parser.add_argument(
         "--best", type=int, metavar="N", help="of other models than toy-wan only the best N cells"
@@ -258,10 +282,13 @@ def main() -> None:
     os.environ["EMERGE3D_ASSETS"] = str(arguments.out.resolve())
     models = arguments.out / "models"
     runs = {model_of(run): run for run in arguments.transformer}
+    bound: dict[str, str] = {}
     if "toy-wan" in runs:  # first: the others are held against its VAE
         if arguments.vae is None:
             parser.error("toy-wan is shipped with its VAE: give --vae")
         run = runs.pop("toy-wan")
+        if arguments.beside and same_features(arguments.vae, run, models / "toy-wan"):
+            bound = {name: registry.hashes(name).weights for name in OF_THE_VAE}
         ship_model(arguments.vae, run, models / "toy-wan", samples=arguments.samples)
     for run in runs.values():
         ship_variant(run, models)
@@ -269,7 +296,8 @@ def main() -> None:
         ship_vggt(arguments.vggt, models)
     if arguments.jepa:
         ship_jepa(arguments.jepa, models)
-    if arguments.probes:
+    if arguments.probes or bound:
+        renamed = {old: registry.hashes(name).weights for name, old in bound.items()}
         fresh = arguments.out / ".probes.new"
         shutil.rmtree(fresh, ignore_errors=True)
         ship_probes(
@@ -277,6 +305,8 @@ def main() -> None:
             fresh,
             storage="int8" if arguments.int8 else "float16",
             best=arguments.best,
+            beside=arguments.out / "probes" if arguments.beside else None,
+            renamed=renamed,
         )
         take_place(fresh, arguments.out / "probes")
 

@@ -35,6 +35,7 @@ from explorer.toy.latents import fingerprint, latent_pool, load_vae, one_frame
 from explorer.toy.pool import Renderer
 from explorer.toy.shards import load_checkpoint
 from explorer.toy.train_slice import Losses, Training, add_options
+from explorer.toy.widen import widen_transformer
 
 SLOTS = 1 + (FRAMES - 1) // 4
 
@@ -80,6 +81,10 @@ def main() -> None:
     add_options(parser, rate=1e-3, first_seed=10_000_000)
     parser.add_argument("--model", choices=list(VARIANTS), default="toy-wan")
     parser.add_argument("--vae", type=Path, required=True)
+    parser.add_argument(
+        "--start-from", type=Path,
+        help="run on another VAE's latents, also of fewer channels, to begin with its weights",
+    )  # fmt: skip
     parser.add_argument("--clips", type=int, help="exactly so many different clips, in all")
     parser.add_argument(
         "--pool-seconds", type=float, default=60.0,
@@ -100,6 +105,8 @@ def main() -> None:
     variant = VARIANTS[arguments.model]
     if arguments.clips and arguments.fresh:
         parser.error("--clips are exactly so many; --fresh adds others: give one of the two")
+    if arguments.start_from and arguments.resume:
+        parser.error("--resume goes on with a run, --start-from begins another: give one")
     if variant.share < 1.0 and not arguments.clips:
         parser.error(f"{variant.name} needs --clips: {variant.share:g} of the full run's clips")
 
@@ -118,6 +125,9 @@ def main() -> None:
         tensors, earlier = load_checkpoint(arguments.resume, "transformer")
         check_resumed(earlier, variant, of_vae)
         model.load_state_dict(tensors)
+    facts: dict[str, Any] = {"model": variant.name, "config": variant.config, "vae": of_vae}
+    if arguments.start_from:
+        facts["started_from"] = start_from(arguments.start_from, model, variant)
     renderer = Renderer(worker.device, workers=8 if on_gpu else 0)
     pools = Pools(arguments, renderer, vae, variant, worker)
     held_out = latent_pool(
@@ -137,7 +147,7 @@ def main() -> None:
         arguments,
         worker,
         began=began,
-        facts={"model": variant.name, "config": variant.config, "vae": of_vae},
+        facts=facts,
         clip="single frames" if variant.frames_alone else f"{FRAMES} frames",
         spans=pools.spans,
         earlier=earlier,
@@ -170,6 +180,19 @@ def main() -> None:
         losses = validation_losses(model, held_out, autocast=on_gpu)
         training.finish({"validation": losses, "fresh_seconds": round(pools.seconds, 1)})
     parallel.leave(worker)
+
+
+def start_from(run: Path, model: WanTransformer3DModel, variant: Variant) -> dict[str, Any]:
+    """Load the weights of a run on another VAE's latents; what that run was, for the card.
+
+    Raises:
+        ValueError: the run trained another model.
+    """
+    tensors, card = load_checkpoint(run, "transformer")
+    if card.get("model", "toy-wan") != variant.name:
+        raise ValueError(f"that run trained {card['model']}, not {variant.name}")
+    model.load_state_dict(widen_transformer(tensors, variant.config["in_channels"]))
+    return {key: card[key] for key in ("data", "world", "steps", "train_seconds") if key in card}
 
 
 def check_resumed(card: dict[str, Any], variant: Variant, of_vae: str) -> None:

@@ -3,7 +3,8 @@
     torchrun --nproc_per_node=2 -m explorer.toy.train_vae --out runs/vae --seconds 520
 
 Loss: L1 + L1 of gradients + squared error + a small KL (Kingma and Welling 2014); EMA weights;
-resumes from --resume. Clips pass the network whole (`explorer.toy.whole`).
+resumes from --resume, also from a VAE of fewer latent channels. Clips pass the network whole
+(`explorer.toy.whole`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from explorer.toy.graphs import graphed
 from explorer.toy.pool import Renderer, image_pool
 from explorer.toy.schedule import Clock, Every
 from explorer.toy.shards import Average, load_checkpoint, save_shards
+from explorer.toy.widen import widen_vae
 
 KL_WEIGHT = 1e-5
 EDGE_WEIGHT = 0.5
@@ -64,7 +66,15 @@ def edge_loss(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
     return 0.5 * ((across.abs() * weights).mean() + (down.abs() * weights).mean())
 
 
-def losses_of(vae: Any, clip: Tensor, noise: Tensor, weights: Tensor, *, autocast: bool) -> Tensor:
+def losses_of(
+    vae: Any,
+    clip: Tensor,
+    noise: Tensor,
+    weights: Tensor,
+    *,
+    autocast: bool,
+    square_weight: float = SQUARE_WEIGHT,
+) -> Tensor:
     """(total, L1, gradients, squares, KL) of clips (B, 3, T, H, W); the VAE within `whole_clips`.
 
     `noise` has the shape of the clips' latents; `weights` come from `slot_weights`.
@@ -80,7 +90,7 @@ def losses_of(vae: Any, clip: Tensor, noise: Tensor, weights: Tensor, *, autocas
     error = decoded - clip
     l1, squares = (error.abs() * weights).mean(), (error**2 * weights).mean()
     edges = edge_loss(decoded, clip, weights)
-    total = l1 + EDGE_WEIGHT * edges + SQUARE_WEIGHT * squares + KL_WEIGHT * kl
+    total = l1 + EDGE_WEIGHT * edges + square_weight * squares + KL_WEIGHT * kl
     return torch.stack([total, l1, edges, squares, kl])
 
 
@@ -149,6 +159,14 @@ def main() -> None:
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--save-seconds", type=float, default=60.0, help="between checkpoints")
     parser.add_argument("--compile", action="store_true", help="compile encoder and decoder")
+    parser.add_argument(
+        "--square-weight", type=float, default=SQUARE_WEIGHT, help="of the squared error"
+    )
+    parser.add_argument(
+        "--decoder-only",
+        action="store_true",
+        help="keep the encoder, and with it all latents: transformers of the VAE stay right",
+    )
     parser.add_argument("--graph", action="store_true", help="replay the step as a CUDA graph")
     arguments = parser.parse_args()
 
@@ -163,8 +181,11 @@ def main() -> None:
     slices: list[dict[str, Any]] = []
     if arguments.resume:
         tensors, earlier = load_checkpoint(arguments.resume, "vae")
-        vae.load_state_dict(tensors)
+        vae.load_state_dict(widen_vae(tensors, VAE_CONFIG["z_dim"]))
         history, slices = earlier["history"], earlier["slices"]
+    if arguments.decoder_only:
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
     on_gpu = worker.device.startswith("cuda")
     if on_gpu:
         for module in vae.modules():
@@ -197,7 +218,11 @@ def main() -> None:
 
     average = Average(vae, 0.999)
     optimizer = torch.optim.AdamW(
-        vae.parameters(), lr=arguments.rate, betas=(0.9, 0.95), weight_decay=1e-3, fused=on_gpu
+        [p for p in vae.parameters() if p.requires_grad],
+        lr=arguments.rate,
+        betas=(0.9, 0.95),
+        weight_decay=1e-3,
+        fused=on_gpu,
     )
     generator = torch.Generator().manual_seed(7919 * worker.rank + arguments.first_seed)
     running = torch.zeros(4, device=worker.device)
@@ -206,7 +231,9 @@ def main() -> None:
     objective = torch.compile(losses_of, dynamic=False) if arguments.compile else losses_of
 
     def train_on(clip: Tensor, noise: Tensor) -> Tensor:
-        losses: Tensor = objective(vae, clip, noise, weights, autocast=on_gpu)
+        losses: Tensor = objective(
+            vae, clip, noise, weights, autocast=on_gpu, square_weight=arguments.square_weight
+        )
         losses[0].backward()
         return losses.detach()
 
@@ -246,6 +273,8 @@ def main() -> None:
             "train_seconds": round(clock.elapsed, 1),
             "pool_seconds": round(pool_seconds, 1),
             "gpus": worker.count if on_gpu else 0,
+            "square_weight": arguments.square_weight,
+            "decoder_only": arguments.decoder_only,
         }
         every = [*slices, now]
         return {

@@ -231,6 +231,16 @@ def test_backbones_lists_every_card_with_its_probes(
     assert alone == found["tiny"]
 
 
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    words = [sys.executable, "-m", "explorer.cli", "backbones"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listing:
+        assert listing.stdout is not None
+        assert listing.stderr is not None
+        listing.stdout.close()
+        assert listing.stderr.read() == b""
+    assert listing.returncode == 141
+
+
 def test_backbones_shows_what_a_published_model_needs_and_its_noise_levels(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from explorer.toy import (
     train_vae,
 )
 from explorer.toy.config import VAE_CONFIG
+from explorer.toy.shards import load_shards
 
 SMALL = {
     "train_vae": "--steps 2 --pool 2 --batch 1 --held-out 1",
@@ -45,8 +47,8 @@ ELSEWHERE = ("ridge", "evaluate")  # their own tests run them, with a small back
 def planned() -> list[tuple[str, list[str]]]:
     """(script, words) of the commands under the heading."""
     text = (REPOSITORY / "docs" / "toy-laboratory.md").read_text()
-    block = text.split("## Next steps", 1)[1].split("```")[1]
-    lines = block.replace("\\\n", " ").splitlines()
+    blocks = text.split("## Next steps", 1)[1].split("```")[1::2]
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     found = [module_of(line) for line in lines if line.strip()]
     return [(module.rpartition(".")[2], words) for module, words in filter(None, found)]
 
@@ -96,27 +98,38 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     make_small(monkeypatch)
 
 
-@pytest.mark.usefixtures("small")
-def test_the_planned_commands_run_one_after_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: None) -> Callable[..., None]:
+    """Runs a script with words, its folders moved to a temporary one."""
     monkeypatch.setenv("EMERGE3D_ASSETS", str(tmp_path))  # `ship` sets it; restored afterwards
-    folders = {"assets/training/toy-wan": "start", "assets": "assets", "runs": "runs"}
+    (tmp_path / "assets").mkdir()
 
     def moved(word: str) -> str:
-        for folder, there in folders.items():
-            if word == folder or word.startswith(f"{folder}/"):
-                return str(tmp_path / f"{there}{word.removeprefix(folder)}")
-        return word
+        begins = word.partition("/")[0] in ("assets", "runs")
+        return str(tmp_path / word) if begins else word
 
-    def run(script: str, words: list[str]) -> None:
-        kept = [moved(word) for word in words if word != "--compile"]
-        line = [script, *kept, *SMALL[script].split()]
-        monkeypatch.setattr(sys, "argv", line)
+    def call(script: str, words: str | list[str]) -> None:
+        split = words.split() if isinstance(words, str) else words
+        kept = [moved(word) for word in split if word != "--compile"]
+        monkeypatch.setattr(sys, "argv", [script, *kept, *SMALL[script].split()])
         importlib.import_module(f"explorer.toy.{script}").main()
 
-    run("train_vae", ["--out", "assets/training/toy-wan"])
-    (tmp_path / "assets").mkdir()
+    return call
+
+
+def start(run: Callable[..., None]) -> None:
+    """A VAE, a transformer and one probe, shipped."""
+    run("train_vae", "--out runs/start")
+    run("train_transformer", "--vae runs/start --out runs/start")
+    models = "--vae runs/start --transformer runs/start"
+    run("train_probes", f"{models} --cells latent:0:0.1 --out runs/there")
+    run("ship", f"{models} --probes runs/there --out assets")
+
+
+def test_the_planned_commands_run_one_after_another(
+    tmp_path: Path, run: Callable[..., None]
+) -> None:
+    start(run)
     commands = planned()
     assert {script for script, _ in commands} == {*SMALL, *ELSEWHERE}
     for script, words in commands:
@@ -135,3 +148,22 @@ def test_the_planned_commands_run_one_after_another(
     seeds = [other.data["seed"] for card in probes for other in list_seeds(card)]
     assert sorted(seeds) == [1] * 4 + [2] * 4
     assert "samples.png" in (tmp_path / "assets/models/toy-wan/README.md").read_text()
+
+
+def test_a_decoder_trained_further_leaves_latents_and_probes_as_they_are(
+    tmp_path: Path, run: Callable[..., None]
+) -> None:
+    start(run)
+    (before,) = list_probes(root=tmp_path / "assets" / "probes")
+    run("train_vae", "--resume runs/start --decoder-only --out runs/further")
+    first, second = (load_shards(tmp_path / "runs" / name, "vae") for name in ("start", "further"))
+    assert [part["decoder_only"] for part in second[1]["slices"]] == [False, True]
+    changed = {name for name, value in first[0].items() if not torch.equal(value, second[0][name])}
+    assert any(name.startswith("decoder.") for name in changed)
+    assert not any(name.startswith(latents.ENCODES) for name in changed)
+
+    run("ship", "--vae runs/further --transformer runs/start --beside --out assets")
+    (after,) = list_probes(root=tmp_path / "assets" / "probes")
+    assert after.sha256 == before.sha256
+    assert after.backbone_hash != before.backbone_hash
+    assert after.backbone_hash == registry.hashes("latent").weights

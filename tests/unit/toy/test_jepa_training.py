@@ -138,7 +138,7 @@ def test_slots_are_the_pairs_that_hold_their_frames_and_probes_read_the_same() -
     assert torch.equal(first[:, 0], first[:, 1]), "the first frame stands twice"
     cell = Cell("toy-jepa", 1, 0.0)
     assert Needs.of([cell]) == Needs(clips=True)
-    nothing = torch.zeros(1, 8, 5, 36, 64)
+    nothing = torch.zeros(1, 16, 5, 36, 64)
     sources = Sources([cell], {"toy-jepa": model}, "cpu")
     slots = images[:, [0, 1, 5, 9, 13]]
     read = sources(nothing, slots, nothing, nothing[:0], images)[cell.name]

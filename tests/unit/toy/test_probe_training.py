@@ -89,6 +89,19 @@ def test_cells_of_fixed_steps_are_the_same_in_one_run_and_in_two(
     runs = [tmp_path / "first", tmp_path / "second"]
     names = ship_probes(runs, tmp_path / "probes", storage="int8")
     assert names == ["latent:0:0.1", "rgb:0:0.0"]
+    ship_probes(runs[:1], tmp_path / "shipped")
+    later = run(
+        tmp_path / "later", monkeypatch, *CELLS, *steps, "--done", str(tmp_path / "shipped")
+    )
+    assert list(later["cells"]) == ["rgb:0:0.0"]
+    ship_probes([tmp_path / "later"], tmp_path / "both", beside=tmp_path / "shipped")
+    assert [card.backbone for card in list_probes(root=tmp_path / "both")] == ["latent", "rgb"]
+    with pytest.raises(ValueError, match="was there before"):
+        ship_probes(runs, tmp_path / "twice", beside=tmp_path / "shipped")
+    card = tmp_path / "shipped" / "latent" / "L00_S0.10.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), "backbone_hash": "other"}))
+    with pytest.raises(ValueError, match="trained on other weights"):
+        ship_probes([tmp_path / "later"], tmp_path / "again", beside=tmp_path / "shipped")
     with pytest.raises(ValueError, match="leave one out"):
         ship_probes([*runs, tmp_path / "whole"], tmp_path / "probes")
     other = json.loads((tmp_path / "second" / "probes0.json").read_text())

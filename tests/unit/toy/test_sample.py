@@ -65,7 +65,7 @@ def test_a_run_is_sampled_onto_a_sheet_for_its_card(
     monkeypatch.setattr(sample, "image_pool", lambda *_, **__: clips)
     torch.manual_seed(0)
     vae: Any = AutoencoderKLWan(**small)
-    statistics = {"latents_mean": [0.0] * 8, "latents_std": [1.0] * 8}
+    statistics = {"latents_mean": [0.0] * 16, "latents_std": [1.0] * 16}
     save_shards(vae.state_dict(), tmp_path / "vae", "vae", statistics)
     config = {
         **TRANSFORMER_CONFIG, "num_attention_heads": 1, "attention_head_dim": 12, "ffn_dim": 24,
@@ -89,7 +89,7 @@ def test_a_run_is_sampled_onto_a_sheet_for_its_card(
     )
     facts = json.loads((tmp_path / "out" / "samples.json").read_text())
     assert (facts["samples"], facts["steps"]) == (2, 2)
-    run = {"data": "d", "steps": 1, "train_seconds": 1.0, "psnr_db": 1.0}
+    run = {"data": "d", "steps": 1, "train_seconds": 1.0, "psnr_db": 1.0, "latents_mean": [0.0]}
     text = model_card(
         {
             "runs": {"vae": run, "transformer": run}, "parameters": {"vae": 1, "transformer": 1},

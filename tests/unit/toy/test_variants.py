@@ -24,7 +24,7 @@ from explorer.data.world.spec import WORLD_VERSION
 from explorer.errors import BackboneError
 from explorer.toy import config, latent_pools, probe_pool, ship, train_transformer
 from explorer.toy.cells import Cell
-from explorer.toy.config import VARIANTS
+from explorer.toy.config import TRANSFORMER_CONFIG, VARIANTS
 from explorer.toy.latents import encode, encode_alone, fingerprint, load_vae, one_frame
 from explorer.toy.parallel import Worker
 from explorer.toy.probe_models import load_models
@@ -83,16 +83,21 @@ def test_single_frames_are_drawn_from_whole_clips() -> None:
     assert one_frame([5, 6]) == one_frame([5])
 
 
+CHANNELS = TRANSFORMER_CONFIG["in_channels"]
+
+
 def made_up_latents(renderer: Any, vae: Any, seeds: list[int], **options: Any) -> Tensor:
     slots = 1 if options.get("frames") else 2
-    return torch.randn(len(seeds), 8, slots, 4, 6, generator=torch.Generator().manual_seed(0))
+    return torch.randn(
+        len(seeds), CHANNELS, slots, 4, 6, generator=torch.Generator().manual_seed(0)
+    )
 
 
 def made_up_batches(
     renderer: Any, vae: Any, seeds: list[int], *, batch: int, **_: Any
 ) -> Iterator[Tensor]:
     for start in range(0, len(seeds), batch):
-        yield torch.full((batch, 8, 2, 4, 6), float(start + 1))
+        yield torch.full((batch, CHANNELS, 2, 4, 6), float(start + 1))
 
 
 def run(out: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> dict[str, Any]:
@@ -106,6 +111,26 @@ def run(out: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> dict[str, Any
     train_transformer.main()
     card: dict[str, Any] = json.loads((out / "transformer.json").read_text())
     return card
+
+
+@pytest.mark.usefixtures("small_variants")
+def test_a_run_starts_from_one_on_the_latents_of_another_vae(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(tmp_path / "first", monkeypatch)
+    path = tmp_path / "first" / "transformer.json"
+    path.write_text(json.dumps({**first, "vae": "another"}))
+    with pytest.raises(ValueError, match="latents of another VAE"):
+        run(tmp_path / "second", monkeypatch, "--resume", str(tmp_path / "first"))
+    start = ("--start-from", str(tmp_path / "first"), "--rate", "1e-12")
+    second = run(tmp_path / "second", monkeypatch, *start)
+    assert (second["steps"], len(second["slices"])) == (3, 1)
+    assert second["started_from"]["steps"] == 3
+    before, after = (load_shards(tmp_path / name, "transformer")[0] for name in ("first", "second"))
+    assert all(torch.allclose(before[name], value, atol=1e-6) for name, value in after.items())
+    other = ("--start-from", str(tmp_path / "first"), "--model", "toy-image")
+    with pytest.raises(ValueError, match="trained toy-wan, not toy-image"):
+        run(tmp_path / "third", monkeypatch, *other)
 
 
 @pytest.fixture
@@ -237,7 +262,7 @@ def test_the_image_model_sees_each_slots_frame_alone(shipped: Path) -> None:
     assert isinstance(model, FrameWiseWan)
     clip = smooth_clip()
     latents = model.encode(clip)
-    assert latents.shape == (8, 3, 36, 64)
+    assert latents.shape == (CHANNELS, 3, 36, 64)
     video = registry.load("latent", device="cpu").encode(clip)
     np.testing.assert_allclose(latents[:, 0], video[:, 0], atol=1e-4)
     assert np.abs(latents[:, 1] - video[:, 1]).max() > 0.1

@@ -177,7 +177,7 @@ def test_probes_are_trained_on_what_the_expert_extracts(backbone: VggtBackbone) 
     views = made_up_views(None, [0])
     cell = Cell("toy-vggt", 2, 0.0)
     sources = Sources([cell], {"toy-vggt": backbone.transformer}, "cpu")
-    latents = torch.zeros(1, 8, 5, 36, 64)
+    latents = torch.zeros(1, 16, 5, 36, 64)
     found = sources(latents, views.frames, latents)[cell.name]
     frames = np.zeros((17, 144, 256, 3), dtype=np.uint8)
     frames[[0, 1, 5, 9, 13]] = views.frames[0].numpy()
