@@ -15,7 +15,7 @@ import torch
 from printed_commands import REPOSITORY, module_of
 from small_training import made_up_pool, make_small
 
-from explorer.backbones import registry
+from explorer.backbones import loaded, registry
 from explorer.data.world import Rendered
 from explorer.data.world.scene import Scenes
 from explorer.probe.checkpoint import list_probes, list_seeds
@@ -102,6 +102,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: None) -> Callable[..., None]:
     """Runs a script with words, its folders moved to a temporary one."""
     monkeypatch.setenv("EMERGE3D_ASSETS", str(tmp_path))  # `ship` sets it; restored afterwards
+    monkeypatch.setattr(loaded, "models", {})  # those of other tests are of other weights
     (tmp_path / "assets").mkdir()
 
     def moved(word: str) -> str:
