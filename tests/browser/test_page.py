@@ -198,9 +198,8 @@ def test_a_click_on_a_frame_fills_the_others_with_heatmaps_and_errors(ada: Visit
 def test_a_click_on_the_input_picture_in_the_viewer_picks_there(ada: Visitor) -> None:
     ada.begin()
     ada.looked()
-    ada.click_in_viewer(*INPUT)
     # At rest the viewer shows the last slot's frame, in this pane as in the others.
-    expect(ada.page.locator("#film .headline")).to_contain_text("in frame 13.")
+    ada.pick_in_viewer(*INPUT, said="in frame 13.")
     expect(ada.page.locator("#film .tile.picked b")).to_have_text("frame 13")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlparse
 
@@ -253,19 +253,26 @@ class Visitor:
         finally:
             style.evaluate("style => style.remove()")
 
-    def click_in_viewer(self, x: float, y: float) -> None:
-        """Click a point of a picture in the viewer, in fractions of the viewer's size.
+    def pick_in_viewer(self, x: float, y: float, *, said: str) -> None:
+        """Click a point of a picture in the viewer until the correspondence pane says something.
 
-        Only once the viewer shows that it has seen the pointer there: it draws, and thus learns
-        what is under the pointer, when it gets to it.
+        The point is in fractions of the viewer's size. The viewer learns where the pointer is, and
+        shows it, when it draws; and a press that a slow drawing makes longer than 0.8 s is no click
+        to it, for anybody.
         """
         canvas = self.page.locator("#viewer canvas")
         box = canvas.bounding_box()
         assert box is not None
         where = box["x"] + x * box["width"], box["y"] + y * box["height"]
-        self.page.mouse.move(*where)
-        expect(canvas).to_have_css("cursor", "crosshair")
-        self.page.mouse.click(*where)
+        headline = self.page.locator("#film .headline")
+        for _ in range(5):
+            self.page.mouse.move(*where)
+            expect(canvas).to_have_css("cursor", "crosshair")
+            self.page.mouse.click(*where)
+            with suppress(AssertionError):
+                expect(headline).to_contain_text(said, timeout=12_000)
+                return
+        raise AssertionError(f"{said!r} is not said: {headline.all_inner_texts()}")
 
     def pixels(self, left: float, top: float, right: float, bottom: float) -> np.ndarray:
         """(H, W, 3) what a part of the viewer shows, in fractions of its size."""
