@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-from app import cell, film, gallery, legend, links, map_panel, metrics_panel, progress, window
+from app import (
+    cell,
+    controls,
+    film,
+    gallery,
+    legend,
+    links,
+    map_panel,
+    metrics_panel,
+    progress,
+    window,
+)
 from app._gradio import gr, gradio_rerun
 from app.binding import bound
 from app.handlers import Handlers
@@ -211,7 +223,7 @@ def _cell_controls(parts: dict[str, Any], first: Any) -> None:
         gr.HTML(foreign, elem_id="plugins")
     parts["layer"] = gr.Slider(
         0,
-        max(first.layers - 1, 1),
+        controls.last_layer(),
         value=layer,
         step=1,
         label="Layer",
@@ -289,8 +301,8 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], session: Any, handlers: Han
 
     window_parts = ("start", "stride", "count", "preview")
     cell_parts = ("about", "layer", "sigma", "cell")
-    controls = ("start", "stride", "count", "backbone", "layer", "sigma", "reference", "judge")
-    inputs = of(*controls)
+    choice = ("start", "stride", "count", "backbone", "layer", "sigma", "reference", "judge")
+    inputs = of(*choice)
     shown = to(
         *("viewer", "legend", "status", "stale", "stop", "intro", "film", "metrics"),
         *("log", "link", "make_rrd", "make_json"),
@@ -307,12 +319,17 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], session: Any, handlers: Han
             bound(handlers.running.run, parts), inputs, shown, **each
         )
 
-    page.load(
+    def set_ranges(event: Any) -> None:
+        event(None, to("backbone"), to("layer", "sigma"), js=controls.ranges_js(), **quiet)
+
+    set_ranges(page.load)
+    opened = page.load(
         bound(handlers.visits.opened, parts),
         of(),
         to("gallery", "backbone", *window_parts, *cell_parts),
         **quiet,
     )
+    set_ranges(opened.then)
     page.unload(handlers.visits.closed)
     clip_chosen = parts["gallery"].select(
         bound(handlers.choosing.clip_chosen, parts),
@@ -333,10 +350,17 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], session: Any, handlers: Han
         to("preview"),
         **latest,
     )
+    parts["backbone"].input(
+        None,
+        to("backbone", "about"),
+        to("about", "layer", "sigma"),
+        js=controls.chosen_js(),
+        **quiet,
+    )
     backbone_chosen = parts["backbone"].input(
         bound(handlers.choosing.backbone_chosen, parts),
         of("backbone", "start", "stride", "count"),
-        to(*window_parts, *cell_parts),
+        to(*window_parts),
         **latest,
     )
     gr.on(
@@ -347,9 +371,11 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], session: Any, handlers: Han
         **latest,
     )
     # Not `change`: what handlers set arrives one control after the other, and in between a number
-    # may be outside of the range that goes with the others.
+    # may be outside of the range that goes with the others. One event for all of them: a second
+    # one waits for the first, and the last word is the newest.
+    moved = [parts[name].input for name in choice if name != "backbone"]
     for event in (
-        *(parts[name].input for name in controls if name != "backbone"),
+        functools.partial(gr.on, moved),
         *(chosen.then for chosen in (clip_chosen, uploaded, backbone_chosen)),
     ):
         tell_stale(event)

@@ -14,7 +14,6 @@ from app.state import Session, Source
 from app.window import Window
 from explorer import references
 from explorer.backbones import registry
-from explorer.backbones.base import BackboneCard
 from explorer.clip import inspect_video, load_clip
 from explorer.errors import EmergeError
 from explorer.look import NO_REFERENCE
@@ -50,25 +49,14 @@ class Choosing:
             "status": Progress().html(f"{path.name} is here: press Run.", kind="idle"),
         }
 
-    def window_of(
-        self, session: Session, backbone: str, *, current: Window | None = None
-    ) -> Update:
-        """The window's controls for the session's video and backbone.
-
-        Args:
-            session: of the page.
-            backbone: registry id.
-            current: what is chosen now and should stay where it can; None suggests a window.
-        """
+    def window_of(self, session: Session, backbone: str) -> Update:
+        """The window's controls for the session's video and backbone, with what is suggested."""
         source = session.source
         if source is None:
             return {"preview": window.preview(None, Window(0, 1, 1))}
         card = registry.card(backbone)
         frames = source.info.frames
-        if current is None:
-            chosen = window.suggested(source, card)
-        else:
-            chosen = window.kept(source, card, current)
+        chosen = window.suggested(source, card)
         return {
             "start": gr.update(maximum=max(frames - 1, 1), value=chosen.start),
             "stride": gr.update(value=chosen.stride),
@@ -109,25 +97,27 @@ class Choosing:
     def backbone_chosen(
         self, session: Session, backbone: str, start: float, stride: float, count: int
     ) -> Update:
-        """Another backbone: its layers, its noise, as many frames of the window as it takes."""
+        """Another backbone: as many frames of the window as it takes.
+
+        What can stay is not sent: it may have been moved since. The cell is not either, the page
+        has set it by itself (`app.controls`).
+        """
+        source = session.source
+        if source is None:
+            return {}
         card = registry.card(backbone)
         current = Window(int(start), int(stride), int(count))
-        return {
-            **self.window_of(session, backbone, current=current),
-            **self.cell_of(card, *card.default_cell),
+        chosen = window.kept(source, card, current)
+        choices = window.counts(card, source.info.frames)
+        if chosen == current:
+            return {"count": gr.update(choices=choices)}
+        update: Update = {
+            "count": gr.update(choices=choices, value=chosen.count),
+            "preview": window.preview(source, chosen),
         }
-
-    def cell_of(self, card: BackboneCard, layer: int, sigma: float) -> Update:
-        """The controls of the cell, for a backbone and its nearest layer to the asked one."""
-        layer = min(max(layer, 0), card.layers - 1)
-        return {
-            "about": cell.about(card.id),
-            "layer": gr.update(
-                maximum=max(card.layers - 1, 1), value=layer, interactive=card.layers > 1
-            ),
-            "sigma": gr.update(value=sigma, interactive=card.uses_sigma),
-            "cell": cell.note(card.id, layer, sigma),
-        }
+        if (chosen.start, chosen.stride) != (current.start, current.stride):
+            update |= {"start": chosen.start, "stride": chosen.stride}
+        return update
 
     def cell_moved(self, backbone: str, layer: float, sigma: float, metric: str) -> Update:
         """Another layer, sigma, backbone or metric of the map."""

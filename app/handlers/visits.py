@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from app import gallery, links
+from app import cell, gallery, links
 from app._gradio import gr
 from app.handlers.choosing import Choosing, pictures
 from app.handlers.shared import Shared, Update
@@ -32,14 +32,22 @@ class Visits:
         known = {card.id for card in registry.here()}
         linked_backbone = asked.backbone if asked.backbone in known else None
         card = registry.card(linked_backbone or default_card().id)
-        update = self._choosing.window_of(session, card.id)
+        # Without a link the page is as it was built, unless somebody has been faster than this.
+        update: Update = {"gallery": pictures(session)}
+        if linked is not None or linked_backbone:
+            update |= self._choosing.window_of(session, card.id)
         if linked_backbone or asked.layer is not None or asked.sigma is not None:
             layer, sigma = card.default_cell
             layer = asked.layer if asked.layer is not None else layer
             sigma = asked.sigma if asked.sigma is not None else sigma
-            update |= self._choosing.cell_of(card, layer, sigma)
-            update["backbone"] = card.id
-        update["gallery"] = pictures(session)
+            layer = min(max(layer, 0), card.layers - 1)
+            update |= {
+                "backbone": card.id,
+                "about": cell.about(card.id),
+                "layer": layer,
+                "sigma": sigma,
+                "cell": cell.note(card.id, layer, sigma),
+            }
         return update
 
     def closed(self, request: gr.Request) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import ConsoleMessage, Locator, Page, Request, expect
+from playwright.sync_api import ConsoleMessage, Locator, Page, Request, Route, expect
 
 # Drawing in software stalls a page for seconds.
 expect.set_options(timeout=60_000)
@@ -19,6 +20,10 @@ ENDED = ".status.done, .status.failed, .status.stopped"
 # A status line that the page draws anew has lost this mark: a run can be over before this process
 # looks at the page again.
 MARK_OLD = "() => document.querySelector('#status .status').setAttribute('data-old', '')"
+NUMBER_OF = "name => gradio_config.components.find(each => each.props.elem_id === name).id"
+ANNOUNCING = re.compile("/queue/join")
+ALL_CONTROLS = 9
+"""How many values the page sends when it asks whether the results are old."""
 
 
 class Visitor:
@@ -104,22 +109,94 @@ class Visitor:
         )
         return self.ended()
 
+    def looked(self) -> None:
+        """Run what the controls say, unless the page shows that already."""
+        clip = self.page.locator("#preview b").inner_text()
+        backbone = self.page.locator("#backbone input").input_value().removesuffix(" (control)")
+        cell = f"layer {self.chosen('layer'):.0f}, sigma {self.chosen('sigma'):.2f}"
+        done = self.page.locator("#status .status.done p")
+        if done.filter(has_text=f": {clip}, {backbone}, {cell}.").count() == 0:
+            assert self.run() == "done", self.status
+
+    def begin(self, *, layer: int = 5) -> None:
+        """Choose what the page starts with, or another layer of it, whatever was chosen before."""
+        self.pick_clip(0)
+        self.choose_option("backbone", "toy-wan")
+        self.choose("sigma", 0.3)
+        self.choose("layer", layer)
+
     def pick_clip(self, position: int) -> None:
         """Click a thumbnail and wait until the page shows that clip."""
-        before = self.page.locator("#preview b").inner_text()
-        self.page.locator("#gallery .thumbnail-item").nth(position).click()
-        expect(self.page.locator("#preview b")).not_to_have_text(before)
+        thumbnail = self.page.locator("#gallery .thumbnail-item").nth(position)
+        name = thumbnail.locator("img").get_attribute("alt") or ""
+        if self.page.locator("#preview b").inner_text() != name:
+            thumbnail.click()
+        expect(self.page.locator("#preview b")).to_have_text(name)
+
+    def choose_option(self, name: str, option: str) -> None:
+        """Choose in a list ("backbone", "reference", "judge")."""
+        box = self.page.locator(f"#{name} input")
+        if not box.input_value().startswith(option):
+            box.click()
+            self.page.get_by_role("option", name=option).click()
+        expect(box).to_have_value(re.compile(f"^{option}"))
 
     def choose(self, name: str, value: float) -> None:
         """Type a number into the box of a slider ("layer", "sigma", "start", ...)."""
         box = self.page.locator(f"#{name} input[type=number]")
-        box.fill(str(value))
+        box.fill(f"{value:g}")
         box.press("Tab")
-        expect(box).to_have_value(str(value))
+        expect(box).to_have_value(f"{value:g}")
+
+    def slider(self, name: str) -> tuple[Locator, Locator]:
+        """The slider itself and the box with its number."""
+        control = self.page.locator(f"#{name}")
+        return control.locator("input[type=range]"), control.locator("input[type=number]")
 
     def chosen(self, name: str) -> float:
         """The number that a slider shows."""
         return float(self.page.locator(f"#{name} input[type=number]").input_value())
+
+    @contextmanager
+    def answered(self, name: str) -> Iterator[None]:
+        """Wait until the page has what the server answers to a list that was used inside.
+
+        The page asks what is old only after that.
+        """
+        number = self.page.evaluate(NUMBER_OF, name)
+
+        def asks(request: Request) -> bool:
+            if not ANNOUNCING.search(request.url):
+                return False
+            sent = request.post_data_json
+            return sent["trigger_id"] == number and len(sent["data"]) == ALL_CONTROLS
+
+        with self.page.expect_event("request", asks):
+            yield
+
+    @contextmanager
+    def unanswered(self) -> Iterator[None]:
+        """Inside, nothing that the page tells the server gets there; at the end all of it does."""
+        held: list[Route] = []
+        self.page.route(ANNOUNCING, lambda route: held.append(route))
+        try:
+            yield
+        finally:
+            for route in held:
+                route.continue_()
+            self.page.unroute(ANNOUNCING)
+
+    @contextmanager
+    def sized(self, width: int, height: int) -> Iterator[None]:
+        """Inside, the window has another size."""
+        before = self.page.viewport_size
+        assert before is not None
+        self.page.set_viewport_size({"width": width, "height": height})
+        try:
+            yield
+        finally:
+            self.page.set_viewport_size(before)
+            self.page.evaluate("scrollTo(0, 0)")
 
     def walk(self, most: int = 60) -> list[dict[str, Any]]:
         """Press Tab from the top of the page to its end: name and outline of each stop.
@@ -171,8 +248,31 @@ class Visitor:
     def without_intro(self) -> Iterator[None]:
         """Hide the introduction, which covers the viewer before the first run."""
         style = self.page.add_style_tag(content="#intro { visibility: hidden !important; }")
-        yield
-        style.evaluate("style => style.remove()")
+        try:
+            yield
+        finally:
+            style.evaluate("style => style.remove()")
+
+    def pick_in_viewer(self, x: float, y: float, *, said: str) -> None:
+        """Click a point of a picture in the viewer until the correspondence pane says something.
+
+        The point is in fractions of the viewer's size. The viewer learns where the pointer is, and
+        shows it, when it draws; and a press that a slow drawing makes longer than 0.8 s is no click
+        to it, for anybody.
+        """
+        canvas = self.page.locator("#viewer canvas")
+        box = canvas.bounding_box()
+        assert box is not None
+        where = box["x"] + x * box["width"], box["y"] + y * box["height"]
+        headline = self.page.locator("#film .headline")
+        for _ in range(5):
+            self.page.mouse.move(*where)
+            expect(canvas).to_have_css("cursor", "crosshair")
+            self.page.mouse.click(*where)
+            with suppress(AssertionError):
+                expect(headline).to_contain_text(said, timeout=12_000)
+                return
+        raise AssertionError(f"{said!r} is not said: {headline.all_inner_texts()}")
 
     def pixels(self, left: float, top: float, right: float, bottom: float) -> np.ndarray:
         """(H, W, 3) what a part of the viewer shows, in fractions of its size."""

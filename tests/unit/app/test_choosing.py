@@ -19,15 +19,33 @@ from explorer.clip import VideoInfo, load_clip
 from explorer.references import estimate, exact
 
 
-def test_another_backbone_keeps_the_first_frame_and_the_stride(
-    page: Handlers, session: Session
-) -> None:
+def test_another_backbone_changes_nothing_that_can_stay(page: Handlers, session: Session) -> None:
     assert session.source is not None
     session.source = replace(session.source, info=VideoInfo(30, 24.0, 1.25, (18, 32)))
     update = page.choosing.backbone_chosen(session, BACKBONE, 6, 2, 9)
-    assert [update[name]["value"] for name in ("start", "stride", "count")] == [6, 2, 9]
+    assert set(update) == {"count"}
+    assert "value" not in update["count"], "somebody may be choosing another one just now"
     update = page.choosing.backbone_chosen(session, BACKBONE, 6, 2, 7)
-    assert [update[name]["value"] for name in ("start", "stride", "count")] == [6, 2, 5]
+    assert set(update) == {"count", "preview"}
+    assert update["count"]["value"] == 5
+    update = page.choosing.backbone_chosen(session, BACKBONE, 40, 2, 9)
+    assert (update["start"], update["stride"]) == (0, 1)
+
+
+def test_a_page_opened_without_a_link_is_left_as_it_was_built(
+    page: Handlers, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.handlers.visits.pictures", lambda session: "pictures")
+
+    def opened(**query: str) -> Any:
+        request = SimpleNamespace(session_hash="a", query_params=query)
+        return page.visits.opened(session, request)  # type: ignore[arg-type]
+
+    assert opened() == {"gallery": "pictures"}
+    assert opened(layer="3")["layer"] == 3
+    linked = opened(backbone=BACKBONE, layer="7", sigma="0.5")
+    assert (linked["backbone"], linked["layer"], linked["sigma"]) == (BACKBONE, 0, 0.5)
+    assert "preview" in linked
 
 
 def test_a_window_past_the_end_of_the_video_is_suggested_anew(session: Session) -> None:
