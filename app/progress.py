@@ -84,7 +84,7 @@ class Progress:
             case Predicted():
                 self.done["prediction"] = _stored(when, stage.cached)
             case Referenced(reconstruction=None):
-                self.done["reference"] = f"no reference{in_vain}"
+                self.done["reference"] = f"none{in_vain}"
             case Referenced():
                 self.done["reference"] = when
             case Judged(agreement=None):

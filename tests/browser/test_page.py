@@ -339,7 +339,7 @@ def test_an_uploaded_video_runs_to_the_end_without_a_reference(bob: Visitor, med
     bob.choose_option("reference", "none")  # that camera only turns, and finding out takes a while
     expect(bob.page.locator("#preview")).to_contain_text("Colosseum.mp4")
     assert bob.run() == "done", bob.status
-    assert "no reference" in bob.status
+    assert "none" in bob.status
     bob.tab("Metrics")
     expect(bob.page.locator("#metrics .note").first).to_contain_text("no reference")
     look = bob.page.locator("#metrics tr.this")

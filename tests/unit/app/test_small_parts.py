@@ -170,7 +170,7 @@ def test_progress_tells_stages_with_their_seconds_and_what_was_stored() -> None:
     steps.add(Compared(seconds=1.2, report=None, correspondence=None))
     steps.add(Finished(seconds=1.3, summary={}))
     said = steps.html("Done", kind="done")
-    for words in ("no probe", "no reference", "comparison<b>nothing", "status done"):
+    for words in ("no probe", "reference<b>none", "comparison<b>nothing", "status done"):
         assert words in said
     assert "reference<b>no reference</b>" in said
     assert steps.finished == 1.3
@@ -179,7 +179,7 @@ def test_progress_tells_stages_with_their_seconds_and_what_was_stored() -> None:
 def test_time_that_a_reference_took_in_vain_is_shown() -> None:
     steps = progress.Progress()
     steps.add(Referenced(seconds=11.2, reconstruction=None, full=None, note="none"))
-    assert "reference<b>no reference, 11.20 s</b>" in steps.html()
+    assert "reference<b>none, 11.20 s</b>" in steps.html()
 
 
 def test_a_message_in_the_status_line_is_escaped() -> None:
