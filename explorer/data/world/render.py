@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +43,7 @@ class Kernels:
 
     Attributes:
         enclosure, nearest, shadowed, paint, light_up: see `tracing.py` and `shading.py`.
-        uniform: whether all groups of objects must look alike, see `scene_tensors`.
+        uniform: for compilers: all groups of objects look alike, see `scene_tensors`.
     """
 
     enclosure: Callable[..., tuple[Tensor, Tensor]] = enclosure
@@ -66,6 +67,29 @@ class Kernels:
 
 
 EAGER = Kernels()
+
+
+@contextmanager
+def _for_compilers(kernels: Kernels) -> Iterator[None]:
+    """What a compiler asks about a process, the same in every process, while compiled kernels run.
+
+    Its cache would keep one program for processes that allow TF32 and another for the others,
+    though no kernel multiplies matrices; and it would trace named constants as symbols, find that
+    none can vary, and trace everything again.
+    """
+    if not kernels.uniform:
+        yield
+        return
+    import torch._dynamo
+
+    matmul = torch.backends.cuda.matmul
+    allowed = matmul.allow_tf32
+    matmul.allow_tf32 = False
+    try:
+        with torch._dynamo.config.patch(specialize_float=True):
+            yield
+    finally:
+        matmul.allow_tf32 = allowed
 
 
 def shade(
@@ -120,7 +144,7 @@ def render(
     # One frame at a time keeps the rays of a frame in a processor's cache.
     parts = [[frame] for frame in wanted] if device == "cpu" else [wanted]
     size = (height, width)
-    with torch.inference_mode():
+    with torch.inference_mode(), _for_compilers(kernels):
         found = [
             _render_frames(scenes, part, size, supersample if images else 0, device, kernels)
             for part in parts

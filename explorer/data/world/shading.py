@@ -10,7 +10,7 @@ from torch import Tensor
 from explorer._typing import Float
 from explorer.data.world.noise import value_noise
 from explorer.data.world.primitives import Triple, unit_normal
-from explorer.data.world.textures import TEXTURE_PARAMS, albedo
+from explorer.data.world.textures import albedo
 
 _SHADOW_BIAS = 2e-3
 _GRAZING = 0.12  # pixels do not stretch further along a surface than by 1 over this
@@ -72,12 +72,12 @@ def paint_hits(
     t = torch.where(hit, depth, torch.zeros_like(depth))
     point = (origin[0] + t * ray[0], origin[1] + t * ray[1], origin[2] + t * ray[2])
 
-    def pick(table: Tensor, row: int) -> Tensor:
-        return torch.gather(table[row], 2, index)
+    def pick(table: Tensor) -> list[Tensor]:
+        return [torch.gather(row, 2, index) for row in table.unbind()]
 
-    kind = pick(surfaces, 0)
-    half = [pick(surfaces, 1 + axis) for axis in range(3)]
-    rows = [[pick(surfaces, 4 + 4 * i + j) for j in range(4)] for i in range(3)]
+    kind, *numbers = pick(surfaces)
+    half = numbers[:3]
+    rows = [numbers[first : first + 4] for first in (3, 7, 11)]
     unit = [r[0] * point[0] + r[1] * point[1] + r[2] * point[2] + r[3] for r in rows]
     ours = unit_normal(kind, (unit[0], unit[1], unit[2]), primitives)
     planes = _plane_normal(surface)
@@ -93,8 +93,7 @@ def paint_hits(
     length = torch.sqrt(ray[0] * ray[0] + ray[1] * ray[1] + ray[2] * ray[2])
     cosine = torch.abs(nx * ray[0] + ny * ray[1] + nz * ray[2]) / length
     footprint = pixel * t / torch.clamp(cosine, min=_GRAZING)
-    parameters = [pick(texture, row) for row in range(TEXTURE_PARAMS)]
-    colour = albedo(table, u, v, footprint, parameters, names=textures)
+    colour = albedo(table, u, v, footprint, pick(texture), names=textures)
 
     lx, ly, lz = light[0] - point[0], light[1] - point[1], light[2] - point[2]
     facing = (nx * lx + ny * ly + nz * lz) * torch.rsqrt(lx * lx + ly * ly + lz * lz)

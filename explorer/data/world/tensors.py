@@ -70,7 +70,8 @@ def scene_tensors(
         device: "cpu" or "cuda:0" for example.
         frames: which frames of the scenes, default all.
         uniform: give every group one slot of each primitive, all tensors all frames, and name all
-            textures, so that a compiler sees one program whatever the scenes contain.
+            textures, so that a compiler sees one program whatever the scenes contain and however
+            many there are.
     """
     count = scenes.axes.shape[1] if frames is None else len(frames)
 
@@ -84,11 +85,19 @@ def scene_tensors(
         # Compilers make another program for a tensor that starts within another one's memory.
         return table.clone(memory_format=torch.contiguous_format) if uniform else table
 
+    def rows(table: Tensor) -> Tensor:
+        # Compilers take sizes that are equal once for one size: 16 rows, and 16 scenes of a batch.
+        if uniform:
+            from torch._dynamo import mark_static  # takes a second, and only compilers need it
+
+            mark_static(table, 0)
+        return table
+
     maps = _unit_from_world(scenes, frames)
     names, numbers, matrices = _slots(scenes.kind, maps, uniform)
     ids, placed = place((FIRST_OBJECT + numbers).astype(np.int32)), place(matrices)
     slots = [
-        Slot(name, alone(ids[index, :, None, None]), for_all_frames(placed[index]))
+        Slot(name, alone(ids[index, :, None, None]), rows(for_all_frames(placed[index])))
         for index, name in enumerate(sum(names, []))
     ]
     ends = np.cumsum([0] + [len(group) for group in names]).tolist()
@@ -100,15 +109,15 @@ def scene_tensors(
     kinds = set(scenes.texture[:, :, 0][occurs].astype(int).tolist())
     return SceneTensors(
         room=place(scenes.room[:, None, None]),
-        low=place(scenes.room_min.T[:, :, None, None]),
-        high=place(scenes.room_max.T[:, :, None, None]),
-        light=place(scenes.light.T[:, :, None, None]),
+        low=rows(place(scenes.room_min.T[:, :, None, None])),
+        high=rows(place(scenes.room_max.T[:, :, None, None])),
+        light=rows(place(scenes.light.T[:, :, None, None])),
         ambient=place(scenes.ambient[:, None, None]),
-        sky=place(scenes.sky.transpose(1, 2, 0)[..., None, None]),
+        sky=rows(place(scenes.sky.transpose(1, 2, 0)[..., None, None])),
         spread=place(1.0 / scenes.focal[:, None, None]),
-        surfaces=for_all_frames(place(_surface_table(scenes, maps))),
-        texture=for_all_frames(place(scenes.texture.transpose(2, 0, 1)[:, :, None])),
-        table=lattice(device),
+        surfaces=rows(for_all_frames(place(_surface_table(scenes, maps)))),
+        texture=rows(for_all_frames(place(scenes.texture.transpose(2, 0, 1)[:, :, None]))),
+        table=rows(lattice(device)),
         groups=tuple(groups),
         primitives=tuple(n for n, kind in KINDS.items() if uniform or (scenes.kind == kind).any()),
         textures=tuple(n for i, n in enumerate(TEXTURES) if uniform or i in kinds),

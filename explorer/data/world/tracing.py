@@ -7,6 +7,7 @@ which a compiler can fuse into one kernel.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -49,16 +50,17 @@ def rays(
     camera_x = ((x - intrinsics[:, 0, 2, None]) / intrinsics[:, 0, 0, None])[:, None]
     camera_y = ((y - intrinsics[:, 1, 2, None]) / intrinsics[:, 1, 1, None])[:, None]
     rotation, translation = cam_from_world[..., :3], cam_from_world[..., 3]
-    center = -torch.einsum("btji,btj->bti", rotation, translation)
+    # Written out: a GPU may round what goes into matrix products to ten bits.
+    tx, ty, tz = translation[..., None].unbind(2)
     origin, direction = [], []
     for axis in range(3):
-        column = rotation[:, :, :, axis, None]
-        direction.append(column[:, :, 0] * camera_x + column[:, :, 1] * camera_y + column[:, :, 2])
-        origin.append(center[:, :, axis, None])
+        dx, dy, dz = rotation[:, :, :, axis, None].unbind(2)
+        direction.append(dx * camera_x + dy * camera_y + dz)
+        origin.append(-(dx * tx + dy * ty + dz * tz))
     return (origin[0], origin[1], origin[2]), (direction[0], direction[1], direction[2])
 
 
-def _to_unit(matrix: Tensor, vector: Triple, shift: bool) -> Triple:
+def _to_unit(matrix: Sequence[Tensor], vector: Triple, shift: bool) -> Triple:
     x, y, z = vector
     rows = [matrix[4 * i] * x + matrix[4 * i + 1] * y + matrix[4 * i + 2] * z for i in range(3)]
     if shift:
@@ -74,7 +76,7 @@ def first_hit(slot: Slot, origin: Triple, ray: Triple) -> Tensor:
         origin: x, y and z of the rays' origins, (B, T, R or 1) each; world frame.
         ray: x, y and z of their directions, (B, T, R) each.
     """
-    matrix = slot.unit_from_world
+    matrix = slot.unit_from_world.unbind()
     return FIRST_HIT[slot.primitive](_to_unit(matrix, origin, True), _to_unit(matrix, ray, False))
 
 
