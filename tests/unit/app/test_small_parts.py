@@ -172,7 +172,7 @@ def test_progress_tells_stages_with_their_seconds_and_what_was_stored() -> None:
     said = steps.html("Done", kind="done")
     for words in ("no probe", "reference<b>none", "comparison<b>nothing", "status done"):
         assert words in said
-    assert "reference<b>no reference</b>" in said
+    assert "reference<b>none</b>" in said
     assert steps.finished == 1.3
 
 
