@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from explorer.backbones import _build
+from explorer.backbones import _build, _wan_vae
 
 # transformer/config.json of the published repositories; what is not named is diffusers' default.
 TRANSFORMERS: dict[str, dict[str, Any]] = {
@@ -69,7 +69,7 @@ def make_vae(*, tiny: bool, device: torch.device, dtype: str, channels_last: boo
     """The VAE, its convolutions in either layout."""
     vae = make("AutoencoderKLWan", TINY_VAE if tiny else {}, device=device, dtype=dtype)
     if channels_last:
-        _build.channels_last(vae)
+        _wan_vae.channels_last(vae)
     return vae
 
 

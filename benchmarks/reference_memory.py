@@ -62,7 +62,10 @@ class Alive(TorchDispatchMode):
         if function is torch.ops.aten.native_layer_norm.default and args[0].dtype.itemsize == 2:
             # on a GPU autocast has these in float32
             args = (args[0].float(), *args[1:])
-        result = function(*args, **(kwargs or {}))
+        if function is torch.ops.aten.rms_norm.default:
+            result = torch.empty_like(args[0])  # one kernel on a GPU
+        else:
+            result = function(*args, **(kwargs or {}))
         for each in tree_leaves(result):
             if isinstance(each, torch.Tensor):
                 self._add(each.untyped_storage())

@@ -125,19 +125,6 @@ def _put(
     return problems + [f"missing {name}" for name in wanted if name not in seen]
 
 
-@torch.no_grad()
-def channels_last(network: nn.Module) -> None:
-    """Give the weights of convolutions the layout in which tensor cores read them.
-
-    Activations follow the weights; values change in their last bits only.
-    """
-    for weights in network.parameters():
-        if weights.dim() == 5:
-            weights.data = weights.data.contiguous(memory_format=torch.channels_last_3d)
-        elif weights.dim() == 4:
-            weights.data = weights.data.contiguous(memory_format=torch.channels_last)
-
-
 def _assign(network: nn.Module, name: str, tensor: torch.Tensor) -> None:
     # Not load_state_dict: it walks the whole network for each tensor of thousands.
     owner, _, leaf = name.rpartition(".")

@@ -13,12 +13,14 @@ import dataclasses
 import platform
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from explorer._typing import Float, UInt8
+from explorer.backbones import _wan_vae
 from explorer.backbones._delivery import as_float16
 from explorer.backbones._hooks import checked_before
 from explorer.backbones._wan_types import Vae
@@ -47,19 +49,31 @@ def encode_video(
     vae: Vae,
     video: Float[torch.Tensor, "B 3 T H W"],
     *,
+    slots: int | None = None,
     should_stop: Callable[[], bool] = never,
 ) -> Float[torch.Tensor, "B z S h w"]:
     """Posterior mean, normalised: (mean - latents_mean) / latents_std of the VAE's configuration.
 
+    Args:
+        vae: in any dtype.
+        video: clips in [-1, 1].
+        slots: latent slots in one pass, where `_wan_vae` covers the VAE; None: as it sees fit.
+        should_stop: asked before each pass and before each block of it.
+
     Raises:
-        Cancelled: `should_stop` became true; asked before each chunk of (1, then 4) frames.
+        Cancelled: `should_stop` became true.
     """
-    try:
-        with checked_before(vae.encoder, should_stop):
-            mean = vae.encode(video.to(vae.dtype)).latent_dist.mode()
-    finally:
-        # A pass that was cut short leaves activations of its frames on the module.
-        vae.clear_cache()
+    video = video.to(vae.dtype)
+    slots = slots or _wan_vae.slots_at_once(vae, video)
+    with ExitStack() as stack:
+        for part in (vae.encoder, *vae.encoder.down_blocks, vae.encoder.mid_block):
+            stack.enter_context(checked_before(part, should_stop))
+        if slots > 1:
+            mean = _wan_vae.encode(vae, video, slots).chunk(2, dim=1)[0]
+        else:
+            # A pass that was cut short leaves activations of its frames on the module.
+            stack.callback(vae.clear_cache)
+            mean = vae.encode(video).latent_dist.mode()
     shape = (1, -1, 1, 1, 1)
     center = torch.tensor(vae.config.latents_mean, device=mean.device).view(shape)
     spread = torch.tensor(vae.config.latents_std, device=mean.device).view(shape)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from explorer.backbones import _wan_vae
 from explorer.backbones._files import files_hash, model_files, read_config, transformer_config
 from explorer.backbones._wan_types import Transformer, Vae
 from explorer.errors import BackboneError
@@ -47,7 +48,9 @@ def load_vae(folder: Path, *, device: str) -> Vae:
 
     check_target(device, "float32")
     vae: Vae = load_shipped(folder, AutoencoderKLWan.from_config)
-    return place(vae, device, torch.float32)
+    vae = place(vae, device, torch.float32)
+    _wan_vae.quicken(vae)
+    return vae
 
 
 def load_transformer(folder: Path, *, device: str, dtype: str) -> Transformer:

@@ -122,11 +122,10 @@ def load_transformer(target: Target, part: str = "transformer") -> Any:
 
 def load_vae(target: Target) -> Any:
     """The VAE of a folder, on its device in its own dtype."""
-    from explorer.backbones import _build
+    from explorer.backbones import _wan_vae
 
     vae = FAMILY.load_vae(target)
-    if target.device.startswith("cuda") and target.vae_dtype != "float32":
-        _build.channels_last(vae)
+    _wan_vae.quicken(vae)
     return vae
 
 

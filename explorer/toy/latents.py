@@ -12,7 +12,6 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor
 
 from explorer.backbones._latents import encode_video
-from explorer.toy import whole
 from explorer.toy.config import FRAMES, VAE_CONFIG
 from explorer.toy.pool import Renderer, for_seconds
 from explorer.toy.shards import load_checkpoint
@@ -36,28 +35,19 @@ def load_vae(folder: Path, device: str) -> AutoencoderKLWan:
     return vae
 
 
-def encode(vae: AutoencoderKLWan, images: Tensor) -> Tensor:
+def encode(vae: AutoencoderKLWan, images: Tensor, *, slots: int | None = None) -> Tensor:
     """Normalised posterior means (B, C, S, h, w) of uint8 clips (B, T, H, W, 3), as in use."""
     clip = images.permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
-    latents: Tensor = encode_video(vae, clip)
+    latents: Tensor = encode_video(vae, clip, slots=slots)
     return latents
 
 
 def encode_whole(vae: AutoencoderKLWan, images: Tensor) -> Tensor:
-    """As `encode`, in one pass over all frames, see `explorer.toy.whole`.
+    """As `encode`, frame 0 and then all others in one pass, however many clips there are.
 
-    A GPU spends less time on it: on chunks most goes into launching kernels.
+    A GPU spends less time on it: on small passes most goes into launching kernels.
     """
-    clip = images.permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
-    if clip.is_cuda:
-        clip = clip.contiguous(memory_format=torch.channels_last_3d)
-    with whole.whole_clips(vae):
-        mean = whole.encode(vae, clip)[0].float()
-    center, spread = (
-        torch.tensor(values, device=mean.device).view(1, -1, 1, 1, 1)
-        for values in (vae.config.latents_mean, vae.config.latents_std)
-    )
-    return (mean - center) / spread
+    return encode(vae, images, slots=images.shape[1])
 
 
 def encode_alone(vae: AutoencoderKLWan, images: Tensor) -> Tensor:

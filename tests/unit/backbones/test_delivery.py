@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from explorer.backbones import _build, _delivery, _latents, _wan
+from explorer.backbones import _delivery, _latents, _wan, _wan_vae
 from explorer.backbones._delivery import Delivery
 from explorer.clip import Clip
 
@@ -95,5 +95,5 @@ def test_another_layout_of_the_vae_gives_the_same_latents(
     video = _latents.to_video(make_clip(9).frames)
     expected = _latents.encode_video(tiny.vae, video)
     other = copy.deepcopy(tiny.vae)
-    _build.channels_last(other)
+    _wan_vae.channels_last(other)
     torch.testing.assert_close(_latents.encode_video(other, video), expected, atol=1e-5, rtol=1e-4)
