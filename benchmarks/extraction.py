@@ -20,6 +20,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
+import extraction_vae
 import numpy as np
 import torch
 from extraction_measure import Row, Setting, feature_bytes
@@ -40,11 +41,6 @@ ATTENTION = {
 }
 LIMITS = {"wan2.1-14b": 32.0}
 """GiB on the device that a model should not exceed."""
-VAE_LAYOUTS = (
-    ("float32", "float32", False),
-    ("bfloat16", "bfloat16", False),
-    ("bfloat16, channels last", "bfloat16", True),
-)
 
 
 @torch.inference_mode()
@@ -54,7 +50,7 @@ def released_cell(
     """One cell as the released code computes it: encode, noise, all blocks, one layer kept."""
     level = SCHEDULE.at_sigma(SIGMA)
     device = prompt.device
-    latents = _latents.encode_video(vae, _latents.to_video(clip.frames, device))
+    latents = _latents.encode_video(vae, _latents.to_video(clip.frames, device), slots=1)
     noise = torch.randn_like(latents)
     kept: list[torch.Tensor] = []
     handle = transformer.blocks[layer].register_forward_hook(
@@ -74,7 +70,7 @@ def released(setting: Setting, name: str) -> list[Row]:
     """The released procedure and its two halves."""
     card = setting.card(name)
     clip, layer = setting.clip(card), card.default_cell[0]
-    vae = setting.vae("float32", channels_last=False)
+    vae = setting.vae("float32")
     transformer = setting.transformer(name, "float32")
     prompt = make_prompt(transformer, setting.device)
     # torch's default, which the released code leaves alone and which loading here turns off
@@ -87,24 +83,7 @@ def released(setting: Setting, name: str) -> list[Row]:
     return [row]
 
 
-def vaes(setting: Setting, name: str) -> tuple[list[Row], tuple[str, bool]]:
-    """Encoding in each precision and layout; also the fastest way in bfloat16."""
-    card = setting.card(name)
-    video = _latents.to_video(setting.clip(card).frames, setting.device)
-    rows, ways = [], {}
-    for words, dtype, last in VAE_LAYOUTS:
-        vae = setting.vae(dtype, channels_last=last)
-
-        def encode(vae: Any = vae) -> None:
-            _latents.encode_video(vae, video)
-
-        rows.append(setting.measure(f"VAE: {words}", encode))
-        if dtype != "float32":
-            ways[rows[-1].median] = (dtype, last)
-    return rows, ways[min(ways)]
-
-
-def ours(setting: Setting, name: str, way: tuple[str, bool], wanted: dict[str, float]) -> list[Row]:
+def ours(setting: Setting, name: str, wanted: dict[str, float]) -> list[Row]:
     """What a user of the library runs, in bfloat16."""
     card = setting.card(name)
     clip, layer = setting.clip(card), card.default_cell[0]
@@ -115,7 +94,7 @@ def ours(setting: Setting, name: str, way: tuple[str, bool], wanted: dict[str, f
             block.forward = torch.compile(block.forward)
     backbone = _wan.WanBackbone(
         card,
-        setting.vae(way[0], channels_last=way[1]),
+        setting.vae("bfloat16", "few steps"),
         transformer,
         weights_hash="random",
         encoder_hash="random",
@@ -166,10 +145,7 @@ def ours(setting: Setting, name: str, way: tuple[str, bool], wanted: dict[str, f
     ]
     for words, by in ATTENTION.items() if setting.attention else ():
         what = f"blocks to {layer} and nothing else, attention: {words}"
-        try:
-            rows.append(setting.measure(what, partial(blocks, _nothing, [layer], by)))
-        except RuntimeError as error:  # this GPU or this torch has no such kernel
-            print(f"| {what} | {str(error).splitlines()[0]} | | | |", flush=True)
+        rows += setting.tried(what, partial(blocks, _nothing, [layer], by))
     return rows
 
 
@@ -184,7 +160,6 @@ def run(setting: Setting, *, models: list[str], with_released: bool) -> dict[str
     gpu = torch.cuda.get_device_name(setting.device) if setting.on_gpu else "none"
     print(f"{gpu}, torch {torch.__version__}, {setting.repeats} warm runs", flush=True)
     rows: dict[str, list[Row]] = {}
-    way = ("bfloat16", True)
     for name in models:
         title = f"{name}{' (tiny stand-in)' if setting.tiny else ''}"
         print(f"\n| {title} | seconds | wanted | peak GiB | features MB |\n|---|---|---|---|---|")
@@ -192,16 +167,14 @@ def run(setting: Setting, *, models: list[str], with_released: bool) -> dict[str
         if name == "wan2.1-1.3b":
             if with_released:
                 rows[name] += released(setting, name)
-            found, way = vaes(setting, name)
-            rows[name] += found
+            rows[name] += extraction_vae.rows(setting, name)
             wanted = {"first": 1.3, "further": 0.42, "all": 0.62}
         else:
             wanted = {"further": 1.7}
-        rows[name] += ours(setting, name, way, wanted)
+        rows[name] += ours(setting, name, wanted)
     return {
         "gpu": gpu,
         "torch": torch.__version__,
-        "vae": {"dtype": way[0], "channels_last": way[1]},
         "compiled": setting.compiled,
         "rows": {
             name: [{**dataclasses.asdict(row), "median": row.median} for row in found]
@@ -219,7 +192,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=list(TRANSFORMERS), default=None)
     parser.add_argument("--no-released", action="store_true", help="leave the released code out")
     parser.add_argument("--attention", action="store_true", help="compare its kernels too")
-    parser.add_argument("--compile", action="store_true", help="blocks through torch.compile")
+    parser.add_argument("--compile", action="store_true", help="blocks, and the VAE too")
     parser.add_argument("--cudnn-benchmark", action="store_true", help="let cuDNN try kernels")
     parser.add_argument("--json", default=None, help="write all figures to this file")
     arguments = parser.parse_args()

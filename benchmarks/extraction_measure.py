@@ -74,10 +74,8 @@ class Setting:
         frames = np.random.default_rng(0).integers(0, 256, (count, *card.input_size, 3), np.uint8)
         return clip_from_frames(frames, name="noise")
 
-    def vae(self, dtype: str, *, channels_last: bool) -> Any:
-        return make_vae(
-            tiny=self.tiny, device=self.device, dtype=dtype, channels_last=channels_last
-        )
+    def vae(self, dtype: str, layers: str = "theirs") -> Any:
+        return make_vae(tiny=self.tiny, device=self.device, dtype=dtype, layers=layers)
 
     def transformer(self, name: str, dtype: str) -> Any:
         return make_transformer(name, tiny=self.tiny, device=self.device, dtype=dtype)
@@ -113,6 +111,14 @@ class Setting:
         row = Row(what, seconds, peak, delivered, *goals)
         print(line(row), flush=True)
         return row
+
+    def tried(self, what: str, run: Callable[[], object]) -> list[Row]:
+        """The measurement, or none and a line that says why."""
+        try:
+            return [self.measure(what, run)]
+        except RuntimeError as error:  # this GPU or this torch has no such kernel, or no room
+            print(f"| {what} | {str(error).splitlines()[0]} | | | |", flush=True)
+            return []
 
     def wait(self) -> None:
         if self.on_gpu:

@@ -33,6 +33,8 @@ TINY_VAE: dict[str, Any] = {
     "latents_mean": [0.0] * 4,
     "latents_std": [1.0] * 4,
 }
+LAYERS = ("theirs", "channels last", "few steps")
+"""diffusers' own; the same in the other layout; those that a VAE is loaded with on a GPU."""
 
 
 def random_tensors(
@@ -65,11 +67,13 @@ def make(kind: str, config: dict[str, Any], *, device: torch.device, dtype: str)
     return _build.fill(network, tensors, device=str(device), dtype=dtype, where=where)
 
 
-def make_vae(*, tiny: bool, device: torch.device, dtype: str, channels_last: bool) -> Any:
-    """The VAE, its convolutions in either layout."""
+def make_vae(*, tiny: bool, device: torch.device, dtype: str, layers: str) -> Any:
+    """The VAE with one of `LAYERS`."""
     vae = make("AutoencoderKLWan", TINY_VAE if tiny else {}, device=device, dtype=dtype)
-    if channels_last:
+    if layers != "theirs":
         _wan_vae.channels_last(vae)
+    if layers == "few steps":
+        _wan_vae.replace_layers(vae)
     return vae
 
 

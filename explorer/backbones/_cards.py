@@ -50,5 +50,6 @@ def resized(
         vae_parameters=vae_parameters,
         working_bytes=card.working_bytes * width // card.width,
         vae_working_bytes=round(card.vae_working_bytes * smaller**0.5),
+        vae_pass_bytes=round(card.vae_pass_bytes * smaller**0.5),
         default_cell=(min(layer, layers - 1) if default_layer is None else default_layer, sigma),
     )

@@ -17,11 +17,16 @@ OFFLOADED_SHARE = 0.15
 """Of the weights, that are on the device at once when blocks take turns."""
 
 
-def needed(card: BackboneCard, target: Target) -> int:
+def needed(card: BackboneCard, target: Target, *, roomy: bool = False) -> int:
     """Bytes on the device for the weights and the activations of one pass of a full clip.
 
     The VAE has a precision of its own and stays on the device; it is done before the network
     begins, so that of their activations the larger counts.
+
+    Args:
+        card: of the model.
+        target: how it is loaded.
+        roomy: what is taken where more is free, instead of the least.
     """
     network = card.parameters - card.vae_parameters
     weights = network * ITEM_BYTES[target.dtype]
@@ -32,6 +37,8 @@ def needed(card: BackboneCard, target: Target) -> int:
     encoding = card.vae_working_bytes * ITEM_BYTES[target.vae_dtype] // 4
     if target.vae_tiling and _has_video_vae(card):
         encoding //= 2
+    elif roomy and target.vae_dtype != "float32":
+        encoding = max(encoding, card.vae_pass_bytes)
     return weights + vae + max(working, encoding)
 
 

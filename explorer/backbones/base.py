@@ -52,6 +52,8 @@ class BackboneCard:
         working_bytes: what the network's activations of a full clip take in bfloat16.
         vae_working_bytes: what the VAE's activations of a full clip take in float32; both are
             never there at once.
+        vae_pass_bytes: what the VAE's activations take in half precision where more is free, and
+            it encodes more at once; 0 where that makes no difference.
         taps: what can be read of a block: its output, its attention's query, its key.
         official: how the released feature extraction differs from this one, and why.
         first_frame: whether the first frame is also given without noise (image to video).
@@ -79,6 +81,7 @@ class BackboneCard:
     vae_parameters: int = 0
     working_bytes: int = 0
     vae_working_bytes: int = 0
+    vae_pass_bytes: int = 0
     taps: tuple[str, ...] = ("block",)
     official: str = ""
     first_frame: bool = False

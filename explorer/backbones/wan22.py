@@ -16,7 +16,7 @@ from explorer.backbones import _wan_published
 from explorer.backbones._options import Source, Target
 from explorer.backbones.base import Backbone, BackboneCard, Hashes, hash_arrays
 from explorer.backbones.registry import register
-from explorer.backbones.wan import FILES, VAE_PARAMETERS
+from explorer.backbones.wan import FILES, VAE_PARAMETERS, VAE_PASS_BYTES, VAE_WORKING_BYTES
 from explorer.noise import WanSchedule
 
 SMALL_SCHEDULE = WanSchedule(5.0)
@@ -135,7 +135,8 @@ def _experts_tiny(folder: Path) -> None:
         vae_parameters=VAE_PARAMETERS,
         # As Wan 2.1's of the same sizes.
         working_bytes=3_900_000_000,
-        vae_working_bytes=3_500_000_000,
+        vae_working_bytes=VAE_WORKING_BYTES,
+        vae_pass_bytes=VAE_PASS_BYTES,
         note=(
             "One expert of 14.3 billion weights from sigma 0.875 up, one below; the one that a "
             "noise level needs is in memory, the other on disk."

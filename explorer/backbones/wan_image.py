@@ -12,7 +12,13 @@ from explorer.backbones import _wan_published
 from explorer.backbones._options import Source, Target
 from explorer.backbones.base import Backbone, BackboneCard, Hashes
 from explorer.backbones.registry import register
-from explorer.backbones.wan import FILES, SCHEDULE, VAE_PARAMETERS
+from explorer.backbones.wan import (
+    FILES,
+    SCHEDULE,
+    VAE_PARAMETERS,
+    VAE_PASS_BYTES,
+    VAE_WORKING_BYTES,
+)
 
 PARTS = ("transformer", "image_encoder")
 TRANSFORMER_PARAMETERS = 16_394_878_784
@@ -48,7 +54,8 @@ def _tiny(folder: Path) -> None:
         vae_parameters=VAE_PARAMETERS,
         # As Wan 2.1 14B's, for the same tokens and frames.
         working_bytes=3_900_000_000,
-        vae_working_bytes=3_500_000_000,
+        vae_working_bytes=VAE_WORKING_BYTES,
+        vae_pass_bytes=VAE_PASS_BYTES,
         note="Sees the first frame without noise: shows what an image adds to a video's noise.",
         # Stored in float32 but for the image encoder; from the counts of parameters.
         source=Source(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from explorer import plugins
 from explorer.backbones import _memory, registry
+from explorer.backbones._options import Target
 from explorer.backbones._weights import VARIABLE, size_text
 
 if TYPE_CHECKING:
@@ -134,6 +135,11 @@ def _needs(card: BackboneCard) -> list[str]:
     for options, need in _memory.choices(card, "cuda"):
         fits = "  fits here" if need <= have and _usable(options, device) else ""
         lines.append(f"{'':<{NAMES}}{size_text(need):>8}  {options}{fits}")
+    half = Target(device="cuda", dtype="bfloat16", vae_dtype="bfloat16")
+    most = _memory.needed(card, half, roomy=True)
+    if most > _memory.needed(card, half):
+        words = "is what --vae-dtype bfloat16 takes where far more is free: two slots a pass"
+        lines.append(f"{'':<{NAMES}}{size_text(most):>8}  {words}")
     return [*lines, f"{'':<{NAMES}}{size_text(have):>8}  free here ({device})"]
 
 
