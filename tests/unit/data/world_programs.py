@@ -38,13 +38,20 @@ def rendered(kernels, scenes, frames):
     )
 
 
-torch.compile = partial(torch.compile, backend=compile_nothing)
-torch.backends.cuda.matmul.allow_tf32 = True
-tensors.TEXTURES, tensors.KINDS = ("plaster",), {"sphere": tensors.KINDS["sphere"]}
-kernels, counts, same = Kernels.compiled(), [], True
-for size in SIZES:
-    mine, plain = rendered(kernels, *size), rendered(replace(EAGER, uniform=True), *size)
-    same = same and torch.equal(mine.images, plain.images) and torch.equal(mine.depth, plain.depth)
-    counts.append(len(programs))
-after = torch.backends.cuda.matmul.allow_tf32
-print(json.dumps({"programs": programs, "counts": counts, "same": same, "after": after}))
+def main():
+    """Render clips of several sizes and print what was compiled for them."""
+    torch.compile = partial(torch.compile, backend=compile_nothing)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    tensors.TEXTURES, tensors.KINDS = ("plaster",), {"sphere": tensors.KINDS["sphere"]}
+    kernels, counts, same = Kernels.compiled(), [], True
+    for size in SIZES:
+        mine, plain = rendered(kernels, *size), rendered(replace(EAGER, uniform=True), *size)
+        same = same and torch.equal(mine.images, plain.images)
+        same = same and torch.equal(mine.depth, plain.depth)
+        counts.append(len(programs))
+    after = torch.backends.cuda.matmul.allow_tf32
+    print(json.dumps({"programs": programs, "counts": counts, "same": same, "after": after}))
+
+
+if __name__ == "__main__":
+    main()
