@@ -43,16 +43,17 @@ def slots_at_once(vae: Vae, video: Float[torch.Tensor, "B 3 T H W"]) -> int:
 
 
 def slots_within(vae: Vae, shape: tuple[int, ...], free: int) -> int:
-    """Latent slots in one pass of clips (B, 3, T, H, W) where so many bytes are free, at least one.
+    """Latent slots in one pass of clips (B, 3, T, H, W) where so many bytes are free.
 
-    A pass of n slots takes at most 7 + 5 n tensors of the size that the first block has for one:
-    counted from shapes, see benchmarks/vae_memory.py.
+    Those for which there is `ROOM`, or else one: the last bits of latents depend on it, so that
+    there are not more possibilities. A pass of n slots takes at most 7 + 5 n tensors of the size
+    that the first block has for one: counted from shapes, see benchmarks/vae_memory.py.
     """
     batch, _, frames, height, width = shape
     step = vae.config.scale_factor_temporal
     tensor = batch * vae.config.base_dim * step * height * width * vae.dtype.itemsize
-    room = (min(ROOM, free // 2) // tensor - 7) // 5
-    return max(1, min(room, (frames - 1) // step))
+    slots = max(1, min((ROOM // tensor - 7) // 5, (frames - 1) // step))
+    return slots if (7 + 5 * slots) * tensor <= free // 2 else 1
 
 
 def encode(
