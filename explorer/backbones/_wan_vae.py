@@ -2,8 +2,8 @@
 
 diffusers encodes frame 0 and then the frames of one latent slot after another, each convolution
 keeping the last two frames of its input. What it keeps serves passes of several slots just as well.
-Its layers are slow in two places: a convolution copies its input twice before it begins, and a
-normalisation walks over everything ten times, on a GPU a third of all memory traffic.
+Its layers take more steps than they need: a convolution copies its input twice before it begins,
+and a normalisation goes over all of it ten times.
 """
 
 from __future__ import annotations
@@ -43,16 +43,17 @@ def slots_at_once(vae: Vae, video: Float[torch.Tensor, "B 3 T H W"]) -> int:
 
 
 def slots_within(vae: Vae, shape: tuple[int, ...], free: int) -> int:
-    """Latent slots in one pass of clips (B, 3, T, H, W) where so many bytes are free, at least one.
+    """Latent slots in one pass of clips (B, 3, T, H, W) where so many bytes are free.
 
-    A pass of n slots takes at most 7 + 5 n tensors of the size that the first block has for one:
-    counted from shapes, see benchmarks/vae_memory.py.
+    Those for which there is `ROOM`, or else one: the last bits of latents depend on it, so that
+    there are not more possibilities. A pass of n slots takes at most 7 + 5 n tensors of the size
+    that the first block has for one: counted from shapes, see benchmarks/vae_memory.py.
     """
     batch, _, frames, height, width = shape
     step = vae.config.scale_factor_temporal
     tensor = batch * vae.config.base_dim * step * height * width * vae.dtype.itemsize
-    room = (min(ROOM, free // 2) // tensor - 7) // 5
-    return max(1, min(room, (frames - 1) // step))
+    slots = max(1, min((ROOM // tensor - 7) // 5, (frames - 1) // step))
+    return slots if (7 + 5 * slots) * tensor <= free // 2 else 1
 
 
 def encode(
@@ -129,7 +130,8 @@ def _convolve(layer: Any, x: torch.Tensor, cache_x: torch.Tensor | None = None) 
         if cache_x is None:
             x = functional.pad(x, blank)
         else:
-            x = torch.cat([functional.pad(cache_x, blank), x], dim=2)
+            earlier = functional.pad(cache_x, blank) if missing else cache_x
+            x = torch.cat([earlier, x], dim=2)
     around = (0, rows, columns)
     if not _is_for_onednn(x):
         return functional.conv3d(x, layer.weight, layer.bias, layer.stride, around)

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import vae_memory
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -55,3 +56,14 @@ def test_the_table_names_the_machine(look_speed: ModuleType) -> None:
     )
     assert "| a look | 2.00 | 3.00 |" in text
     assert text.endswith("tiny, layer 1, sigma 0.3; A processor, 2 cores, torch 2, 2 threads.")
+
+
+def test_the_memory_of_each_number_of_slots_is_counted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["vae_memory", "--tiny"])
+    vae_memory.main()
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows] == ["| 1", "| 2", "| 3"]
+    counts = [[float(cell.split()[0]) for cell in row.split(" | ")[1:]] for row in rows]
+    assert counts == sorted(counts)
