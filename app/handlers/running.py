@@ -65,7 +65,7 @@ class Running:
             "legend": gr.update(visible=True),
             "stop": _on(True),
         }
-        yield _copied({**latest, "status": steps.html("Starting …", kind="waiting")})
+        yield {**latest, "status": steps.html("Starting …", kind="waiting")}
         end: Update
         try:
             choice = Choice(
@@ -97,13 +97,12 @@ class Running:
             )
             for ahead in turns.enter(run):
                 if not run.superseded:
-                    waiting = steps.html(_queue_line(ahead), kind="waiting")
-                    yield _copied({**latest, "status": waiting})
+                    yield {**latest, "status": steps.html(_queue_line(ahead), kind="waiting")}
             try:
                 for update in self._stages(session, run, choice, request, steps):
                     latest |= {**update, "viewer": None} if "viewer" in update else update
                     again = {name: each for name, each in latest.items() if isinstance(each, dict)}
-                    yield _copied({**again, **update})
+                    yield {**again, **update}
             finally:
                 turns.leave()
             end = {"status": steps.html(_done(steps, choice), kind="done")}
@@ -121,7 +120,7 @@ class Running:
             if "film" in latest:
                 latest |= self._film(session)
             unfinished = self._unfinished(session)
-            yield _copied({**latest, **end, **unfinished, "stop": _on(False), "stale": said})
+            yield {**latest, **end, **unfinished, "stop": _on(False), "stale": said}
 
     def _stages(
         self, session: Session, run: Run, choice: Choice, request: LookRequest, steps: Progress
@@ -191,11 +190,6 @@ class Running:
         if not session.stop():
             return {"stop": _on(False)}
         return {"stop": gr.update(value="Stopping …", interactive=False)}
-
-
-def _copied(update: Update) -> Update:
-    """The update for Gradio, which takes the value out of every dictionary that it is given."""
-    return {name: {**each} if isinstance(each, dict) else each for name, each in update.items()}
 
 
 def _queue_line(ahead: int) -> str:
