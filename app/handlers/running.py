@@ -56,16 +56,13 @@ class Running:
         source = session.source  # another clip may be chosen while this one runs
         turns = self._shared.turns
         steps = Progress(judged=judge != NO_REFERENCE)
-        # A page that is busy drawing gets several updates at once, of which the earlier ones lose
-        # each dictionary that is missing in the later: Gradio makes one out of the other in place.
-        # So all say such things again, and the last one says all: of the stream, None says where it
-        # is and adds nothing to it.
+        # A page that is busy drawing skips updates of a run that takes it half a second: the last
+        # one, which never is, says all again but for the stream.
         latest: Update = {
             "intro": gr.update(visible=False),
             "legend": gr.update(visible=True),
-            "stop": _on(True),
         }
-        yield {**latest, "status": steps.html("Starting …", kind="waiting")}
+        yield {**latest, "status": steps.html("Starting …", kind="waiting"), "stop": _on(True)}
         end: Update
         try:
             choice = Choice(
@@ -97,12 +94,11 @@ class Running:
             )
             for ahead in turns.enter(run):
                 if not run.superseded:
-                    yield {**latest, "status": steps.html(_queue_line(ahead), kind="waiting")}
+                    yield {"status": steps.html(_queue_line(ahead), kind="waiting")}
             try:
                 for update in self._stages(session, run, choice, request, steps):
-                    latest |= {**update, "viewer": None} if "viewer" in update else update
-                    again = {name: each for name, each in latest.items() if isinstance(each, dict)}
-                    yield {**again, **update}
+                    latest |= {name: update[name] for name in update.keys() - {"viewer"}}
+                    yield update
             finally:
                 turns.leave()
             end = {"status": steps.html(_done(steps, choice), kind="done")}

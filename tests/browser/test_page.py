@@ -138,9 +138,8 @@ def test_the_first_points_are_seen_during_a_run_and_the_references_beside_them_a
         ada.empty(*PREDICTION)
         ada.empty(*REFERENCE)
     with server.holding(2):
-        ada.start_and_look_away(2)
+        ada.start()
         expect(ada.page.locator("#status")).to_contain_text("2 of 5 frames")
-        expect(ada.page.locator("#intro")).to_be_hidden()  # its coloured steps are no points
         ada.received(least=4)  # the clip, the rest of its frames, two predictions
         # Cameras and axes alone give some 900 pixels of a strong colour.
         ada.drawn(*PREDICTION, least=1500)
@@ -275,15 +274,6 @@ def test_a_cell_without_a_probe_still_shows_correspondence_and_names_cells_that_
     ada.tiles().first.locator("img").click()
     expect(ada.page.locator("#film .headline")).to_contain_text("in frame 0.")
     expect(ada.page.locator("#film .tile.heat").first).to_be_visible()
-
-
-def test_a_page_that_is_busy_while_a_run_goes_by_shows_all_of_it_at_its_end(ada: Visitor) -> None:
-    ada.begin()
-    ada.looked()  # from now on it takes a moment
-    before = len(ada.segments)
-    ada.start_and_look_away(3)
-    assert ada.ended() == "done", ada.status
-    ada.received(least=before + 6)
 
 
 def test_two_people_run_at_once_and_one_stop_leaves_the_other_alone(

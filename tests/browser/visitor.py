@@ -23,7 +23,7 @@ MARK_OLD = "() => document.querySelector('#status .status').setAttribute('data-o
 NUMBER_OF = "name => gradio_config.components.find(each => each.props.elem_id === name).id"
 ANNOUNCING = re.compile("/queue/join")
 ALL_CONTROLS = 9
-"""How many values the page sends to run, or to ask whether the results are old."""
+"""How many values the page sends when it asks whether the results are old."""
 
 
 class Visitor:
@@ -82,36 +82,6 @@ class Visitor:
         self.page.evaluate(MARK_OLD)
         yield
         self.page.wait_for_selector("#status .status:not([data-old])")
-
-    def start_and_look_away(self, seconds: float) -> None:
-        """Press Run; once the server is asked, the page does nothing else for some seconds.
-
-        What the server says in that time, the page then hears all at once. It takes itself for a
-        hidden one as long, which leaves it no pause between two messages.
-        """
-        self.page.evaluate(MARK_OLD)
-        self.page.evaluate(
-            """([controls, seconds]) => {
-              const fetchOfPage = window.fetch;
-              window.fetch = (what, options) => {
-                const answer = fetchOfPage(what, options);
-                const asks = String(what).includes('/queue/join');
-                if (asks && JSON.parse(options.body).data.length === controls) {
-                  window.fetch = fetchOfPage;
-                  setTimeout(() => {
-                    const hidden = {get: () => 'hidden', configurable: true};
-                    Object.defineProperty(document, 'visibilityState', hidden);
-                    const end = performance.now() + 1000 * seconds;
-                    while (performance.now() < end);
-                    setTimeout(() => delete document.visibilityState, 1000);
-                  });
-                }
-                return answer;
-              };
-              document.querySelector('#run').click();
-            }""",
-            [ALL_CONTROLS, seconds],
-        )
 
     def run(self) -> str:
         """Press Run and wait for the end."""

@@ -28,10 +28,9 @@ def test_a_run_streams_recording_film_and_summary(
 ) -> None:
     looks(lambda request, **kwargs: stages(clip()))
     updates = list(run(page, session))
-    *viewer, where = [update["viewer"] for update in updates if "viewer" in update]
+    viewer = [update["viewer"] for update in updates if "viewer" in update]
     assert viewer
     assert all(isinstance(data, bytes) and data for data in viewer)
-    assert where is None, "the last update says again where the stream is"
     assert any("tile" in update.get("film", "") for update in updates)
     log = next(update["log"] for update in updates if "log" in update)
     assert log["value"] == {"point_error": None}
@@ -62,24 +61,11 @@ def test_the_last_update_of_a_run_repeats_what_a_busy_page_may_have_skipped(
     looks(lambda request, **kwargs: stages(clip()))
     updates = list(run(page, session))
     said = {name for update in updates for name in update}
-    assert said == set(updates[-1])
+    assert said - set(updates[-1]) == {"viewer"}
     assert updates[-1]["intro"]["visible"] is False
     assert updates[-1]["legend"]["visible"] is True
     assert "tile" in updates[-1]["film"]
     assert updates[-1]["log"]["value"] == {"point_error": None}
-
-
-def test_every_update_of_a_run_repeats_what_a_later_one_takes_from_it_on_a_busy_page(
-    page: Handlers, session: Session, looks: Any
-) -> None:
-    looks(lambda request, **kwargs: stages(clip()))
-    updates = list(run(page, session))
-    assert updates[0]["stop"]["interactive"] is True
-    said: set[str] = set()
-    for update in updates:
-        assert said <= update.keys()
-        said |= {name for name, value in update.items() if isinstance(value, dict)}
-    assert {"intro", "legend", "stop", "make_rrd", "make_json", "log"} <= said
 
 
 def test_a_readable_error_ends_the_run_with_its_text_and_the_next_run_works(
@@ -246,4 +232,4 @@ def test_the_downloads_can_be_pressed_once_there_is_something_to_download(
         for update in run(page, session)
         if "make_rrd" in update
     ]
-    assert list(dict.fromkeys(pressed)) == [(True, False), (True, True)]
+    assert pressed == [(True, False), (True, True), (True, True)]
