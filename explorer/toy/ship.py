@@ -41,7 +41,7 @@ from explorer.toy.config import (
     WIDTH,
 )
 from explorer.toy.jepa import TARGET
-from explorer.toy.latents import fingerprint, load_vae
+from explorer.toy.latents import STATISTICS, fingerprint, load_vae
 from explorer.toy.model_card import model_card, network_card, variant_card
 from explorer.toy.probe_models import model_of
 from explorer.toy.shards import load_checkpoint
@@ -99,8 +99,10 @@ def same_features(vae_run: Path, transformer_run: Path, folder: Path) -> bool:
     """Whether runs give the features of the shipped `toy-wan`: all but the decoder is equal."""
     if not (folder / "card.json").is_file():
         return False
-    (ours, _), (theirs, _) = (load_checkpoint(run, "vae") for run in (vae_run, folder))
+    (ours, card), (theirs, shipped) = (load_checkpoint(run, "vae") for run in (vae_run, folder))
     if fingerprint(ours) != fingerprint(theirs):
+        return False
+    if any(card[name] != shipped[name] for name in STATISTICS):
         return False
     (ours, _), (theirs, _) = (
         load_checkpoint(run, "transformer") for run in (transformer_run, folder)

@@ -26,6 +26,7 @@ from explorer.data.world.splits import split_seeds
 from explorer.toy import parallel, whole
 from explorer.toy.config import FRAMES, HEIGHT, SMALL_HEIGHT, SMALL_WIDTH, VAE_CONFIG, WIDTH
 from explorer.toy.graphs import graphed
+from explorer.toy.latents import STATISTICS
 from explorer.toy.pool import Renderer, image_pool
 from explorer.toy.schedule import Clock, Every
 from explorer.toy.shards import Average, load_checkpoint, save_shards
@@ -150,11 +151,14 @@ def main() -> None:
     vae = AutoencoderKLWan(**VAE_CONFIG).to(worker.device)
     history: list[dict[str, Any]] = []
     slices: list[dict[str, Any]] = []
+    kept: dict[str, Any] = {}  # statistics that latents are normalised with
     if arguments.resume:
         tensors, earlier = load_checkpoint(arguments.resume, "vae")
         vae.load_state_dict(widen_vae(tensors, VAE_CONFIG["z_dim"]))
         history, slices = earlier["history"], earlier["slices"]
     if arguments.decoder_only:
+        if arguments.resume:
+            kept = {name: earlier[name] for name in STATISTICS if name in earlier}
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
     on_gpu = worker.device.startswith("cuda")
@@ -264,7 +268,7 @@ def main() -> None:
     quality, of_frames = psnr(vae, held_out)
     if worker.leads:
         card = describe()
-        card["latents_mean"], card["latents_std"] = latent_statistics(vae, large[:128])
+        card |= kept or dict(zip(STATISTICS, latent_statistics(vae, large[:128]), strict=True))
         card |= {"psnr_db": quality, "psnr_db_of_frames": [round(value, 2) for value in of_frames]}
         save_shards(average.values, arguments.out, "vae", card)
         print(json.dumps({k: v for k, v in card.items() if k != "history"}), flush=True)
