@@ -30,6 +30,7 @@ from explorer.backbones import registry
 from explorer.backbones._files import files_hash
 from explorer.nets.vggt import VGGT, VGGTConfig
 from explorer.nets.vjepa import VideoViT, VideoViTConfig
+from explorer.probe.checkpoint import list_probes
 from explorer.toy.config import (
     FLOW_SHIFT,
     HEIGHT,
@@ -290,7 +291,10 @@ def main() -> None:
             parser.error("toy-wan is shipped with its VAE: give --vae")
         run = runs.pop("toy-wan")
         if arguments.beside and same_features(arguments.vae, run, models / "toy-wan"):
-            bound = {name: registry.hashes(name).weights for name in OF_THE_VAE}
+            # As their probes name them: asking the registry now would make its list of backbones
+            # before those of this run are in the folder.
+            shipped = list_probes(root=arguments.out / "probes")
+            bound = {c.backbone: c.backbone_hash for c in shipped if c.backbone in OF_THE_VAE}
         ship_model(arguments.vae, run, models / "toy-wan", samples=arguments.samples)
     for run in runs.values():
         ship_variant(run, models)
