@@ -49,7 +49,8 @@ class Parsed(Exception):
 
 def test_the_documents_print_commands_of_every_kind() -> None:
     assert {words(line)[1] for line in OWN} == {
-        *("app", "look", "sweep", "prepare", "train", "view", "backbones", "references", "eval")
+        *("app", "look", "sweep", "prepare", "train", "view", "backbones", "references", "eval"),
+        "export",
     }
     assert len(SCRIPTS) >= 6
     assert len(LOOKS) == 2
