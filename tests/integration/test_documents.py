@@ -78,7 +78,7 @@ def test_the_options_beside_each_subcommand_are_its_own(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = re.findall(r"^\| `emerge3d (\w+)[^`]*` \|(.*)\|$", README.read_text(), re.MULTILINE)
-    assert len(rows) == 10
+    assert len(rows) == 11
     for name, text in rows:
         with pytest.raises(SystemExit):
             parse([name, "--help"])
