@@ -198,7 +198,26 @@ def test_the_film_shows_plain_frames_until_a_pixel_is_picked() -> None:
 
 
 def test_the_film_says_that_there_is_no_reference() -> None:
-    assert "No reference" in film.show(tiny_look(reference=False), Pick(1, 0.1, 0.9))
+    said = film.show(tiny_look(reference=False), Pick(1, 0.1, 0.9))
+    assert "No reference" in said
+    assert "class='ring'" not in said
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("exact", "true match"),
+        ("toy-vggt", "match by the reference"),
+        ("tum: depth camera", "match by the reference"),
+    ],
+)
+def test_only_exact_geometry_is_said_to_know_the_true_match(source: str, words: str) -> None:
+    found = tiny_look(reference=True)
+    assert found.reference is not None
+    found.reference = dataclasses.replace(found.reference, source=source)
+    said = film.show(found, Pick(1, 0.5, 0.5))
+    assert f"<i class='ring'></i>{words} <i class='ramp'>" in said
+    assert ("true match" in said) is (source == "exact")
 
 
 @pytest.mark.parametrize(
