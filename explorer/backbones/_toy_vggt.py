@@ -67,7 +67,8 @@ def tokens_of(
         for pair in zip(trunk.frame_blocks, trunk.global_blocks, strict=True)
         for block in pair
     ]
-    first, readers, halves = len(before), None, (0, 1)
+    first, readers = len(before), None
+    halves: tuple[int, ...] = (0, 1)
     if tap != "block":
         name = {"query": "q_norm", "key": "k_norm"}[tap]
         readers = [block.get_submodule(f"attn.{name}") for block in (*before, *pairs)]
