@@ -40,6 +40,31 @@ def test_a_run_streams_recording_film_and_summary(
     assert page.shared.looks.get(session.look_id) is not None
 
 
+def test_a_run_looks_at_what_the_controls_say(page: Handlers, session: Session, looks: Any) -> None:
+    asked: list[LookRequest] = []
+
+    def listening(request: LookRequest, **_: Any) -> Iterator[Stage]:
+        asked.append(request)
+        return stages(clip())
+
+    looks(listening)
+    list(page.running.run(session, 6.0, 3.0, 9, "random", 7.0, 0.35, "vggt", "colmap"))
+    assert session.source is not None
+    assert asked == [
+        LookRequest(
+            session.source.path,
+            "random",
+            7,
+            0.35,
+            reference="vggt",
+            judge="colmap",
+            start=6,
+            stride=3,
+            count=9,
+        )
+    ]
+
+
 def test_a_run_without_a_reference_says_why_below_the_viewer(
     page: Handlers, session: Session, looks: Any
 ) -> None:
