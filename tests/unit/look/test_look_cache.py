@@ -14,7 +14,6 @@ from explorer.backbones.base import BackboneCard, Hashes
 from explorer.clip import clip_from_frames
 from explorer.look import cache
 
-
 CARD, HASHES = registry.card("toy-wan"), Hashes("w", "e")
 CELL = {"layer": 5, "sigma": 0.3, "seed": 0}
 VERSIONS = cache.versions()
