@@ -18,7 +18,6 @@ from app.looks import Look
 from app.state import Pick, Source
 from app.streams import drop_ended
 from app.window import Window
-from explorer.backbones import registry
 from explorer.backbones.base import BackboneCard
 from explorer.camera import Cameras
 from explorer.clip import VideoInfo, clip_from_frames
