@@ -19,6 +19,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from statistics import median
@@ -134,7 +135,7 @@ def heatmaps(request: LookRequest, store: Store, repeat: int) -> list[float]:
     for stage in look(request, store=store):
         found.remember(stage)
     places = [(0.1 + 0.8 * k / repeat, 0.2 + 0.6 * k / repeat) for k in range(repeat)]
-    return [timed(lambda x=x, y=y: film.show(found, Pick(0, x, y))) for x, y in places]
+    return [timed(partial(film.show, found, Pick(0, x, y))) for x, y in places]
 
 
 def command_line(request: LookRequest, root: Path, repeat: int) -> list[dict[str, Any]]:
