@@ -273,6 +273,9 @@ def test_a_bound_handler_names_components_and_keeps_its_signature() -> None:
     assert list(stream(1)) == [{first: 1}, gr.skip()]
     with pytest.raises(KeyError):
         bound(lambda: {"typo": 1}, {"a": first})()
+    given = gr.update(value=1)
+    bound(lambda: {"a": given}, {"a": first})()[first].pop("value")
+    assert given["value"] == 1, "Gradio takes it out of what it is given"
 
 
 def test_clips_that_cannot_be_opened_stay_out_of_the_gallery(
