@@ -22,6 +22,7 @@ ENDED = ".status.done, .status.failed, .status.stopped"
 MARK_OLD = "() => document.querySelector('#status .status').setAttribute('data-old', '')"
 NUMBER_OF = "name => gradio_config.components.find(each => each.props.elem_id === name).id"
 ANNOUNCING = re.compile("/queue/join")
+LISTENING = re.compile("/queue/data")
 ALL_CONTROLS = 9
 """How many values the page sends to run, or to ask whether the results are old."""
 
@@ -35,9 +36,21 @@ class Visitor:
         self.complaints: list[str] = []
         self.segments: list[str] = []
         self._viewer_ready = False
+        self._listening: list[Request] = []
+        page.on("request", self._asked)
+        for over in ("requestfinished", "requestfailed"):
+            page.on(over, self._closed)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("console", self._heard)
         page.on("requestfinished", self._fetched)
+
+    def _asked(self, request: Request) -> None:
+        if LISTENING.search(request.url):
+            self._listening.append(request)
+
+    def _closed(self, request: Request) -> None:
+        if request in self._listening:
+            self._listening.remove(request)
 
     def _fetched(self, request: Request) -> None:
         if urlparse(request.url).path.endswith(".ts"):  # a piece of the streamed recording
@@ -59,6 +72,18 @@ class Visitor:
                 return
             self.page.wait_for_timeout(200)
         raise AssertionError("the viewer did not get ready")
+
+    def quiet(self) -> None:
+        """Wait until the page has the answers to all that it asked the server.
+
+        For ten seconds at most: after a very quick answer it may go on listening for nothing.
+        """
+        still = 0
+        for _ in range(50):
+            still = 0 if self._listening else still + 1
+            if still == 3:  # an answer may ask the next thing
+                return
+            self.page.wait_for_timeout(200)
 
     @property
     def status(self) -> str:
@@ -183,6 +208,7 @@ class Visitor:
         self.choose_option("backbone", "toy-wan")
         self.choose("sigma", 0.3)
         self.choose("layer", layer)
+        self.quiet()
 
     def pick_clip(self, position: int) -> None:
         """Click a thumbnail and wait until the page shows that clip."""
