@@ -153,7 +153,9 @@ def _nothing(tokens: torch.Tensor) -> None:
     """Keep nothing of a layer."""
 
 
-def run(setting: Setting, *, models: list[str], with_released: bool) -> dict[str, Any]:
+def run(
+    setting: Setting, *, models: list[str], with_released: bool, with_vae: bool
+) -> dict[str, Any]:
     """All rows of the wanted models."""
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -167,7 +169,8 @@ def run(setting: Setting, *, models: list[str], with_released: bool) -> dict[str
         if name == "wan2.1-1.3b":
             if with_released:
                 rows[name] += released(setting, name)
-            rows[name] += extraction_vae.rows(setting, name)
+            if with_vae:
+                rows[name] += extraction_vae.rows(setting, name)
             wanted = {"first": 1.3, "further": 0.42, "all": 0.62}
         else:
             wanted = {"further": 1.7}
@@ -191,6 +194,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="warm runs of each row")
     parser.add_argument("--models", nargs="+", choices=list(TRANSFORMERS), default=None)
     parser.add_argument("--no-released", action="store_true", help="leave the released code out")
+    parser.add_argument("--no-vae", action="store_true", help="leave the VAE's own rows out")
     parser.add_argument("--attention", action="store_true", help="compare its kernels too")
     parser.add_argument("--compile", action="store_true", help="blocks, and the VAE too")
     parser.add_argument("--cudnn-benchmark", action="store_true", help="let cuDNN try kernels")
@@ -211,6 +215,7 @@ def main() -> None:
         setting,
         models=arguments.models or list(TRANSFORMERS),
         with_released=not arguments.no_released,
+        with_vae=not arguments.no_vae,
     )
     if arguments.json:
         with open(arguments.json, "w") as file:

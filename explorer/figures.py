@@ -77,18 +77,24 @@ def layer_sigma_map(
     known = [n for line in numbers for n in line if n is not None]
     if known and others:
         trace |= _scale(known, others, digits)
-    shapes = []
-    if current is not None and current[0] in rows and current[1] in columns:
-        x, y = columns.index(current[1]), rows.index(current[0])
-        edges = {"x0": x - 0.5, "x1": x + 0.5, "y0": y - 0.5, "y1": y + 0.5}
-        shapes.append({"type": "rect", **edges, "line": {"color": MARK, "width": 3}})
     layout = {
         **_layout(title),
         "xaxis": {"title": {"text": "sigma (fraction of noise)"}, "type": "category"},
         "yaxis": {"title": {"text": "layer"}, "type": "category"},
-        "shapes": shapes,
+        "shapes": _outline(current, rows, columns),
     }
     return {"data": [trace], "layout": layout}
+
+
+def _outline(
+    cell: tuple[int, float] | None, rows: Sequence[int], columns: Sequence[float]
+) -> list[dict[str, Any]]:
+    """A frame around a cell; none where the map does not have it."""
+    if cell is None or cell[0] not in rows or cell[1] not in columns:
+        return []
+    x, y = columns.index(cell[1]), rows.index(cell[0])
+    edges = {"x0": x - 0.5, "x1": x + 0.5, "y0": y - 0.5, "y1": y + 0.5}
+    return [{"type": "rect", **edges, "line": {"color": MARK, "width": 3}}]
 
 
 def _scale(known: Sequence[float], others: Mapping[str, float], digits: int) -> dict[str, Any]:

@@ -78,13 +78,7 @@ def evaluate_prepared(
     begin = time.perf_counter()
     split = store.split
     side = held_out_side(split) if side is None else side
-    scenes = store.side(side, most=clips)
-    if not scenes:
-        raise ProbeError(
-            f"no scene of {store.root} is on the side {side!r}; there are: "
-            + ", ".join(f"{name} ({len(each)})" for name, each in split.sides.items())
-            + "; of few places another --split-seed of emerge3d prepare holds some out"
-        )
+    scenes = _scenes(store, side, clips)
     identities = {scene.identity for scene in scenes}
     notes = check_held_out(cards, [s for s in split.sides[side] if s.identity in identities])
     targets = [replace(target, dtype=card.data.get("dtype", target.dtype)) for card in cards]
@@ -101,10 +95,7 @@ def evaluate_prepared(
         cells.append(cell)
         if not any(card.backbone == other.backbone for other in cards[number + 1 :]):
             loaded.unload(card.backbone)
-    chosen = choose(cards)
-    if chosen["by"] and any(card.data.get("validation_side") == side for card in cards):
-        where = f"Best cells have the lowest {chosen['by']} on their cards, measured on this side: "
-        chosen["note"] = f"{where}as published, the choice among cells has seen these scenes."
+    chosen = _chosen(cards, side)
     best = [cell for cell in cells if cell["id"] in chosen["cells"].values()]
     advice = {} if len(split.sides[side]) > 1 else {"advice": LONE.format(side=side)}
     note = interval_note([each["metrics"] for each in cells], **advice)
@@ -155,6 +146,26 @@ def published_metrics(
 def held_out_side(split: Split) -> str:
     """The side to evaluate on where none is named; some datasets only publish a "val"."""
     return next((side for side in ("test", "val") if split.sides.get(side)), "test")
+
+
+def _scenes(store: Prepared, side: str, most: int) -> list[PreparedScene]:
+    scenes = store.side(side, most=most)
+    if not scenes:
+        raise ProbeError(
+            f"no scene of {store.root} is on the side {side!r}; there are: "
+            + ", ".join(f"{name} ({len(each)})" for name, each in store.split.sides.items())
+            + "; of few places another --split-seed of emerge3d prepare holds some out"
+        )
+    return scenes
+
+
+def _chosen(cards: Sequence[ProbeCard], side: str) -> dict[str, Any]:
+    """`choose`, with a note where the choice was made on the side that is evaluated."""
+    chosen = choose(cards)
+    if chosen["by"] and any(card.data.get("validation_side") == side for card in cards):
+        where = f"Best cells have the lowest {chosen['by']} on their cards, measured on this side: "
+        chosen["note"] = f"{where}as published, the choice among cells has seen these scenes."
+    return chosen
 
 
 def _seen(card: ProbeCard, scene: PreparedScene, target: Target) -> int:

@@ -124,8 +124,11 @@ def _match(database: Path, seed: int, token: pycolmap.CancellationToken) -> None
     pycolmap.set_random_seed(seed)  # of this thread
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = seed
+    options = pycolmap.FeatureMatchingOptions()
+    options.num_threads = 1  # two threads gave other matches in 2 of 72 runs
     pycolmap.match_exhaustive(
         database,
+        matching_options=options,
         verification_options=verification,
         device=pycolmap.Device.cpu,
         cancellation_token=token,

@@ -17,14 +17,16 @@ from explorer.toy.pool import Renderer, for_seconds
 from explorer.toy.shards import load_checkpoint
 from explorer.toy.widen import latent_channels
 
+STATISTICS = ("latents_mean", "latents_std")
+"""What latents are normalised with, by its names in a VAE's card and configuration."""
+
 
 def load_vae(folder: Path, device: str) -> AutoencoderKLWan:
     """The trained VAE of a checkpoint folder, frozen, with its latent statistics in the config."""
     tensors, card = load_checkpoint(folder, "vae")
     shape = {
         "z_dim": latent_channels(tensors),
-        "latents_mean": card["latents_mean"],
-        "latents_std": card["latents_std"],
+        **{name: card[name] for name in STATISTICS},
     }
     vae = AutoencoderKLWan(**{**VAE_CONFIG, **shape})
     vae.load_state_dict(tensors)

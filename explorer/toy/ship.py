@@ -30,6 +30,7 @@ from explorer.backbones import registry
 from explorer.backbones._files import files_hash
 from explorer.nets.vggt import VGGT, VGGTConfig
 from explorer.nets.vjepa import VideoViT, VideoViTConfig
+from explorer.probe.checkpoint import list_probes
 from explorer.toy.config import (
     FLOW_SHIFT,
     HEIGHT,
@@ -41,7 +42,7 @@ from explorer.toy.config import (
     WIDTH,
 )
 from explorer.toy.jepa import TARGET
-from explorer.toy.latents import fingerprint, load_vae
+from explorer.toy.latents import STATISTICS, fingerprint, load_vae
 from explorer.toy.model_card import model_card, network_card, variant_card
 from explorer.toy.probe_models import model_of
 from explorer.toy.shards import load_checkpoint
@@ -99,8 +100,10 @@ def same_features(vae_run: Path, transformer_run: Path, folder: Path) -> bool:
     """Whether runs give the features of the shipped `toy-wan`: all but the decoder is equal."""
     if not (folder / "card.json").is_file():
         return False
-    (ours, _), (theirs, _) = (load_checkpoint(run, "vae") for run in (vae_run, folder))
+    (ours, card), (theirs, shipped) = (load_checkpoint(run, "vae") for run in (vae_run, folder))
     if fingerprint(ours) != fingerprint(theirs):
+        return False
+    if any(card[name] != shipped[name] for name in STATISTICS):
         return False
     (ours, _), (theirs, _) = (
         load_checkpoint(run, "transformer") for run in (transformer_run, folder)
@@ -288,7 +291,10 @@ def main() -> None:
             parser.error("toy-wan is shipped with its VAE: give --vae")
         run = runs.pop("toy-wan")
         if arguments.beside and same_features(arguments.vae, run, models / "toy-wan"):
-            bound = {name: registry.hashes(name).weights for name in OF_THE_VAE}
+            # As their probes name them: asking the registry now would make its list of backbones
+            # before those of this run are in the folder.
+            shipped = list_probes(root=arguments.out / "probes")
+            bound = {c.backbone: c.backbone_hash for c in shipped if c.backbone in OF_THE_VAE}
         ship_model(arguments.vae, run, models / "toy-wan", samples=arguments.samples)
     for run in runs.values():
         ship_variant(run, models)

@@ -26,6 +26,7 @@ from explorer.data.world.splits import split_seeds
 from explorer.toy import parallel, whole
 from explorer.toy.config import FRAMES, HEIGHT, SMALL_HEIGHT, SMALL_WIDTH, VAE_CONFIG, WIDTH
 from explorer.toy.graphs import graphed
+from explorer.toy.latents import STATISTICS
 from explorer.toy.pool import Renderer, image_pool
 from explorer.toy.schedule import Clock, Every
 from explorer.toy.shards import Average, load_checkpoint, save_shards
@@ -140,36 +141,7 @@ def latent_statistics(
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=520.0, help="in all, the pool included")
-    parser.add_argument("--steps", type=int, help="of this slice at most; else time alone ends it")
-    parser.add_argument("--pool", type=int, default=4096, help="clips a process and a size")
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=16, help="a process")
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument(
-        "--decay",
-        type=float,
-        default=1.0,
-        help="last share of the slice in which the rate falls; 0 where another slice follows",
-    )
-    parser.add_argument("--render-batch", type=int, default=16)
-    parser.add_argument("--held-out", type=int, default=64, help="validation clips for the PSNR")
-    parser.add_argument("--resume", type=Path)
-    parser.add_argument("--save-seconds", type=float, default=60.0, help="between checkpoints")
-    parser.add_argument("--compile", action="store_true", help="compile encoder and decoder")
-    parser.add_argument(
-        "--square-weight", type=float, default=SQUARE_WEIGHT, help="of the squared error"
-    )
-    parser.add_argument(
-        "--decoder-only",
-        action="store_true",
-        help="keep the encoder, and with it all latents: transformers of the VAE stay right",
-    )
-    parser.add_argument("--graph", action="store_true", help="replay the step as a CUDA graph")
-    arguments = parser.parse_args()
-
+    arguments = _arguments()
     began = time.monotonic()
     worker = parallel.join()
     torch.manual_seed(1234)
@@ -177,13 +149,16 @@ def main() -> None:
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     vae = AutoencoderKLWan(**VAE_CONFIG).to(worker.device)
-    history: list[dict[str, float]] = []
+    history: list[dict[str, Any]] = []
     slices: list[dict[str, Any]] = []
+    kept: dict[str, Any] = {}  # statistics that latents are normalised with
     if arguments.resume:
         tensors, earlier = load_checkpoint(arguments.resume, "vae")
         vae.load_state_dict(widen_vae(tensors, VAE_CONFIG["z_dim"]))
         history, slices = earlier["history"], earlier["slices"]
     if arguments.decoder_only:
+        if arguments.resume:
+            kept = {name: earlier[name] for name in STATISTICS if name in earlier}
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
     on_gpu = worker.device.startswith("cuda")
@@ -193,25 +168,7 @@ def main() -> None:
                 module.weight.data = module.weight.data.contiguous(
                     memory_format=torch.channels_last_3d
                 )
-    renderer = Renderer(worker.device, workers=6 if on_gpu else 0)
-    first = arguments.first_seed + worker.rank * arguments.pool * 2
-    half = arguments.render_batch
-    large = image_pool(
-        renderer, split_seeds("train", arguments.pool, start=first),
-        batch=half, height=HEIGHT, width=WIDTH,
-    )  # fmt: skip
-    small = image_pool(
-        renderer, split_seeds("train", arguments.pool, start=first + arguments.pool),
-        batch=half, height=SMALL_HEIGHT, width=SMALL_WIDTH,
-    )  # fmt: skip
-    held_out = image_pool(
-        renderer,
-        split_seeds("validation", arguments.held_out),
-        batch=half,
-        height=HEIGHT,
-        width=WIDTH,
-    )
-    renderer.close()
+    large, small, held_out = _pools(arguments, worker)
     pool_seconds = time.monotonic() - began
     if worker.leads:
         print(f"pool {len(large)}+{len(small)} clips a process in {pool_seconds:.0f} s", flush=True)
@@ -276,16 +233,7 @@ def main() -> None:
             "square_weight": arguments.square_weight,
             "decoder_only": arguments.decoder_only,
         }
-        every = [*slices, now]
-        return {
-            "data": f"procedural world, {sum(part['clips'] for part in every)} train clips of "
-            f"{FRAMES} frames",
-            "world": WORLD_VERSION,
-            "steps": sum(part["steps"] for part in every),
-            "train_seconds": round(sum(part["train_seconds"] for part in every), 1),
-            "slices": every,
-            "history": history,
-        }
+        return _card([*slices, now], history)
 
     save = Every(arguments.save_seconds)
     while True:
@@ -320,11 +268,80 @@ def main() -> None:
     quality, of_frames = psnr(vae, held_out)
     if worker.leads:
         card = describe()
-        card["latents_mean"], card["latents_std"] = latent_statistics(vae, large[:128])
+        card |= kept or dict(zip(STATISTICS, latent_statistics(vae, large[:128]), strict=True))
         card |= {"psnr_db": quality, "psnr_db_of_frames": [round(value, 2) for value in of_frames]}
         save_shards(average.values, arguments.out, "vae", card)
         print(json.dumps({k: v for k, v in card.items() if k != "history"}), flush=True)
     parallel.leave(worker)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=520.0, help="in all, the pool included")
+    parser.add_argument("--steps", type=int, help="of this slice at most; else time alone ends it")
+    parser.add_argument("--pool", type=int, default=4096, help="clips a process and a size")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=16, help="a process")
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument(
+        "--decay",
+        type=float,
+        default=1.0,
+        help="last share of the slice in which the rate falls; 0 where another slice follows",
+    )
+    parser.add_argument("--render-batch", type=int, default=16)
+    parser.add_argument("--held-out", type=int, default=64, help="validation clips for the PSNR")
+    parser.add_argument("--resume", type=Path)
+    parser.add_argument("--save-seconds", type=float, default=60.0, help="between checkpoints")
+    parser.add_argument("--compile", action="store_true", help="compile encoder and decoder")
+    parser.add_argument(
+        "--square-weight", type=float, default=SQUARE_WEIGHT, help="of the squared error"
+    )
+    parser.add_argument(
+        "--decoder-only",
+        action="store_true",
+        help="keep the encoder, and with it all latents: transformers of the VAE stay right",
+    )
+    parser.add_argument("--graph", action="store_true", help="replay the step as a CUDA graph")
+    return parser.parse_args()
+
+
+def _pools(arguments: argparse.Namespace, worker: parallel.Worker) -> tuple[Tensor, Tensor, Tensor]:
+    """Clips of this process to train on, large and small, and those of validation."""
+    renderer = Renderer(worker.device, workers=6 if worker.device.startswith("cuda") else 0)
+    first = arguments.first_seed + worker.rank * arguments.pool * 2
+    half = arguments.render_batch
+    large = image_pool(
+        renderer, split_seeds("train", arguments.pool, start=first),
+        batch=half, height=HEIGHT, width=WIDTH,
+    )  # fmt: skip
+    small = image_pool(
+        renderer, split_seeds("train", arguments.pool, start=first + arguments.pool),
+        batch=half, height=SMALL_HEIGHT, width=SMALL_WIDTH,
+    )  # fmt: skip
+    held_out = image_pool(
+        renderer,
+        split_seeds("validation", arguments.held_out),
+        batch=half,
+        height=HEIGHT,
+        width=WIDTH,
+    )
+    renderer.close()
+    return large, small, held_out
+
+
+def _card(slices: list[dict[str, Any]], history: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is written beside the weights of all slices so far."""
+    return {
+        "data": f"procedural world, {sum(part['clips'] for part in slices)} train clips of "
+        f"{FRAMES} frames",
+        "world": WORLD_VERSION,
+        "steps": sum(part["steps"] for part in slices),
+        "train_seconds": round(sum(part["train_seconds"] for part in slices), 1),
+        "slices": slices,
+        "history": history,
+    }
 
 
 if __name__ == "__main__":

@@ -28,13 +28,10 @@ def widen_vae(vae: Tensors, channels: int) -> Tensors:
     Raises:
         ValueError: there are more channels already.
     """
-    old = latent_channels(vae)
-    if old > channels:
-        raise ValueError(f"weights of {old} latent channels cannot be cut to {channels}")
-    new, wide = channels - old, dict(vae)
+    old, wide = latent_channels(vae), dict(vae)
+    new, generator = _more(old, channels)
     if new == 0:
         return wide
-    generator = torch.Generator().manual_seed(channels)
 
     features = vae["encoder.conv_out.weight"]  # (2 old, C, 3, 3, 3), in no particular order
     more = torch.randn(2 * new, *features.shape[1:], generator=generator)
@@ -71,13 +68,10 @@ def widen_transformer(transformer: Tensors, channels: int) -> Tensors:
         ValueError: there are more channels already.
     """
     patches = transformer["patch_embedding.weight"]  # (width, old, 1, 2, 2)
-    old = int(patches.shape[1])
-    if old > channels:
-        raise ValueError(f"weights of {old} latent channels cannot be cut to {channels}")
-    new, wide = channels - old, dict(transformer)
+    old, wide = int(patches.shape[1]), dict(transformer)
+    new, generator = _more(old, channels)
     if new == 0:
         return wide
-    generator = torch.Generator().manual_seed(channels)
     more = torch.randn(patches.shape[0], new, *patches.shape[2:], generator=generator)
     wide["patch_embedding.weight"] = torch.cat([patches, more * LISTEN], dim=1)
 
@@ -88,3 +82,10 @@ def widen_transformer(transformer: Tensors, channels: int) -> Tensors:
     bias = transformer["proj_out.bias"].view(-1, old)
     wide["proj_out.bias"] = torch.cat([bias, torch.zeros(len(out), new)], dim=1).flatten()
     return wide
+
+
+def _more(old: int, channels: int) -> tuple[int, torch.Generator]:
+    """(how many channels are new, what their weights are drawn from)."""
+    if old > channels:
+        raise ValueError(f"weights of {old} latent channels cannot be cut to {channels}")
+    return channels - old, torch.Generator().manual_seed(channels)

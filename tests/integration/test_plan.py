@@ -156,12 +156,14 @@ def test_a_decoder_trained_further_leaves_latents_and_probes_as_they_are(
 ) -> None:
     start(run)
     (before,) = list_probes(root=tmp_path / "assets" / "probes")
-    run("train_vae", "--resume runs/start --decoder-only --out runs/further")
+    run("train_vae", "--resume runs/start --decoder-only --first-seed 90 --out runs/further")
     first, second = (load_shards(tmp_path / "runs" / name, "vae") for name in ("start", "further"))
     assert [part["decoder_only"] for part in second[1]["slices"]] == [False, True]
     changed = {name for name, value in first[0].items() if not torch.equal(value, second[0][name])}
     assert any(name.startswith("decoder.") for name in changed)
     assert not any(name.startswith(latents.ENCODES) for name in changed)
+    for name in latents.STATISTICS:  # of other clips they would be others
+        assert first[1][name] == second[1][name]
 
     run("ship", "--vae runs/further --transformer runs/start --beside --out assets")
     (after,) = list_probes(root=tmp_path / "assets" / "probes")

@@ -1,82 +1,24 @@
-"""VGGT as a reference: a tiny one in a folder, the golden one end to end, and what is refused."""
+"""VGGT as a reference: a tiny one in a folder, and the golden one end to end."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from vggt_samples import TINY, clip, small, write
 
 from explorer import references
-from explorer.backbones import _memory
 from explorer.camera import project
-from explorer.clip import Clip, clip_from_frames
-from explorer.errors import Cancelled, NoReconstruction, ReferenceError3D
-from explorer.nets.pose import decode_pose
-from explorer.nets.vggt import VGGT, VGGTConfig
-from explorer.references import Context, _published, _room, _vggt_files, _vggt_run, vggt
+from explorer.errors import Cancelled, ReferenceError3D
+from explorer.nets.vggt import VGGT
+from explorer.references import Context, _vggt_files, _vggt_run, vggt
 from explorer.references._turn import turn
 from explorer.store import Store
-
-TINY = VGGTConfig(
-    dim=32,
-    heads=4,
-    pairs=4,
-    native_grid=4,
-    embedder_depth=2,
-    embedder_heads=4,
-    dpt_layers=(0, 1, 2, 3),
-    dpt_dim=16,
-    dpt_stage_channels=(8, 12, 16, 20),
-)
-
-
-def write(
-    folder: Path, state: dict[str, torch.Tensor], *, name: str = "model.safetensors", **card: Any
-) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    if name.endswith(".safetensors"):
-        save_file(state, folder / name)
-    else:
-        torch.save(state, folder / name)
-    (folder / "config.json").write_text(json.dumps(asdict(TINY)))
-    if card:
-        (folder / "card.json").write_text(json.dumps(card))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def state(golden: Path) -> dict[str, torch.Tensor]:
-    found = load_file(golden / "vggt-tiny.safetensors")
-    return {
-        name.removeprefix("weight."): value.float().contiguous()
-        for name, value in found.items()
-        if name.startswith("weight.")
-    }
-
-
-@pytest.fixture
-def weights(
-    tmp_path: Path, state: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    monkeypatch.setenv("EMERGE3D_WEIGHTS", str(tmp_path))
-    monkeypatch.setattr(_room, "_kept", [])
-    return write(tmp_path / "vggt", state)
-
-
-def clip(count: int = 5, size: tuple[int, int] = (60, 100)) -> Clip:
-    rng = np.random.default_rng(0)
-    return clip_from_frames(rng.integers(0, 256, (count, *size, 3), dtype=np.uint8), name="noise")
-
-
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures of 70 columns: the tiny network needs no 518."""
-    monkeypatch.setattr(vggt, "SIDE", 70)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.pt"])
@@ -254,162 +196,3 @@ def test_stop_is_asked_before_every_block_and_between_frames_of_the_heads(
 def test_stop_is_heard_while_another_pass_is_under_way(weights: Path) -> None:
     with turn(lambda: False), pytest.raises(Cancelled):
         references.reconstruct("vggt", clip(), Context(should_stop=lambda: True))
-
-
-def test_weights_that_are_here_for_the_backbone_serve_the_reference_too(
-    tmp_path: Path, state: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EMERGE3D_WEIGHTS", str(tmp_path))
-    write(tmp_path / "vggt-1b", state)
-    assert _vggt_files.published().folder == tmp_path / "vggt-1b"
-    write(tmp_path / "vggt", state)
-    assert _vggt_files.published().folder == tmp_path / "vggt"
-
-
-def test_missing_weights_say_how_to_get_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("EMERGE3D_WEIGHTS", raising=False)
-    monkeypatch.setattr(_published, "_cached", lambda source: None)
-    assert "vggt" not in references.offered()
-    with pytest.raises(ReferenceError3D, match="emerge3d references vggt --download"):
-        references.reconstruct("vggt", clip())
-
-
-def test_an_empty_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EMERGE3D_WEIGHTS", str(tmp_path))
-    (tmp_path / "vggt").mkdir()
-    with pytest.raises(ReferenceError3D, match=r"no files of weights.*model\.safetensors"):
-        references.reconstruct("vggt", clip())
-
-
-def damage(kind: str, folder: Path, state: dict[str, torch.Tensor]) -> None:
-    first = next(iter(state))
-    match kind:
-        case "another shape":
-            write(folder, {**state, first: state[first][..., :1].contiguous()})
-        case "a name is missing":
-            write(folder, {name: value for name, value in state.items() if name != first})
-        case "an unexpected name":
-            write(folder, {**state, "extra": torch.zeros(1)})
-        case "cut short":
-            path = folder / "model.safetensors"
-            path.write_bytes(path.read_bytes()[:-100])
-        case "not finite":
-            name = "depth_head.norm.weight"
-            write(folder, {**state, name: torch.full_like(state[name], torch.nan)})
-        case "configuration":
-            (folder / "config.json").write_text(json.dumps({**asdict(TINY), "colour": 1}))
-        case "layers":
-            wrong = asdict(replace(TINY, dpt_layers=(0, 1, 2, 2)))
-            (folder / "config.json").write_text(json.dumps(wrong))
-        case "a program":
-            (folder / "model.safetensors").unlink()
-            torch.save({"model": state, "run": Path()}, folder / "model.pt")
-
-
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        ("another shape", "of another shape"),
-        ("a name is missing", "1 missing"),
-        ("an unexpected name", "1 unexpected: extra"),
-        ("cut short", "damaged"),
-        ("not finite", "not finite"),
-        ("configuration", "config.json"),
-        ("layers", "dpt_layers"),
-        ("a program", "can run any program"),
-    ],
-)
-def test_weights_that_do_not_fit_are_refused(
-    kind: str,
-    message: str,
-    weights: Path,
-    state: dict[str, torch.Tensor],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    small(monkeypatch)
-    damage(kind, weights, state)
-    with pytest.raises(ReferenceError3D, match=message):
-        references.reconstruct("vggt", clip())
-
-
-def test_too_little_memory_is_said_before_anything_is_loaded(
-    weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_memory, "free", lambda device: 10_000)
-    monkeypatch.setattr(_vggt_run, "_load", None)
-    with pytest.raises(ReferenceError3D, match="take fewer frames"):
-        references.reconstruct("vggt", clip())
-
-
-def test_weights_that_are_loaded_are_not_asked_for_again(
-    weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    small(monkeypatch)
-    asked: list[int] = []
-    make_room = _room.make_room
-
-    def noted(need: int, device: str, what: str) -> None:
-        asked.append(need)
-        make_room(need, device, what)
-
-    monkeypatch.setattr(_room, "make_room", noted)
-    for _ in range(2):
-        references.reconstruct("vggt", clip())
-    assert asked[0] - asked[1] == 4 * _vggt_run._parameters(TINY)
-
-
-def test_a_pass_that_runs_out_of_memory_is_no_traceback(
-    weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*arguments: Any, **named: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    small(monkeypatch)
-    monkeypatch.setattr(_vggt_run, "infer", full)
-    with pytest.raises(ReferenceError3D, match="5 frames by this VGGT do not fit"):
-        references.reconstruct("vggt", clip())
-
-
-@pytest.mark.parametrize("name", ["vggt", "vggt-point-head"])
-@pytest.mark.parametrize(
-    ("value", "kind", "message"),
-    [
-        (torch.inf, NoReconstruction, "no field of view in 1 of 5 frames"),
-        (torch.nan, ReferenceError3D, "not finite"),
-    ],
-)
-def test_cameras_that_are_not_finite_are_refused(
-    name: str,
-    value: float,
-    kind: type[Exception],
-    message: str,
-    weights: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def blind(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        pose, lens = decode_pose(*arguments)
-        lens[1, 0, 0] = value
-        return pose, lens
-
-    small(monkeypatch)
-    monkeypatch.setattr(_vggt_run, "decode_pose", blind)
-    with pytest.raises(kind, match=message):
-        references.reconstruct(name, clip())
-
-
-@pytest.mark.parametrize("size", [[42, 71], [0, 70], [42], "large", ["a", "b"]])
-def test_a_card_with_another_size_than_whole_patches_is_refused(size: Any, weights: Path) -> None:
-    (weights / "card.json").write_text(json.dumps({"input": size}))
-    with pytest.raises(ReferenceError3D, match=r"card\.json"):
-        references.reconstruct("vggt", clip())
-
-
-def test_tracks_are_left_out_of_a_published_file(
-    tmp_path: Path, state: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    small(monkeypatch)
-    monkeypatch.setenv("EMERGE3D_WEIGHTS", str(tmp_path))
-    write(tmp_path / "vggt", {**state, "track_head.tracker.weight": torch.zeros(3)})
-    assert references.reconstruct("vggt", clip(2)) is not None
