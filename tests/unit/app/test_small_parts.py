@@ -144,7 +144,7 @@ def test_names_of_uploads_are_escaped() -> None:
 def test_cells_with_a_probe_are_named_shortly() -> None:
     grid = [probe(layer, sigma) for layer in (3, 1) for sigma in (0.3, 0.1)]
     assert cell.where(grid) == "layers 1, 3 × sigma 0.10, 0.30"
-    assert cell.where(grid[:3]) == "layer 1 sigma 0.30; layer 3 sigma 0.10; layer 3 sigma 0.30"
+    assert cell.where(grid[:3]) == "layer 1 × sigma 0.30; layer 3 × sigma 0.10, 0.30"
     assert cell.where([]) == ""
 
 
