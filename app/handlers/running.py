@@ -56,13 +56,13 @@ class Running:
         source = session.source  # another clip may be chosen while this one runs
         turns = self._shared.turns
         steps = Progress(judged=judge != NO_REFERENCE)
-        # A page that is busy drawing skips updates of a run that takes it half a second: the last
-        # one, which never is, says all again but for the stream.
+        # What the last update repeats: a page that is busy drawing skips some of a fast run.
         latest: Update = {
             "intro": gr.update(visible=False),
             "legend": gr.update(visible=True),
+            "stop": _on(True),
         }
-        yield {**latest, "status": steps.html("Starting …", kind="waiting"), "stop": _on(True)}
+        yield _whole(latest, {"status": steps.html("Starting …", kind="waiting")})
         end: Update
         try:
             choice = Choice(
@@ -94,11 +94,13 @@ class Running:
             )
             for ahead in turns.enter(run):
                 if not run.superseded:
-                    yield {"status": steps.html(_queue_line(ahead), kind="waiting")}
+                    waiting = steps.html(_queue_line(ahead), kind="waiting")
+                    yield _whole(latest, {"status": waiting})
             try:
                 for update in self._stages(session, run, choice, request, steps):
-                    latest |= {name: update[name] for name in update.keys() - {"viewer"}}
-                    yield update
+                    # For the viewer, None is the stream that it has.
+                    latest |= {**update, "viewer": None} if "viewer" in update else update
+                    yield _whole(latest, update)
             finally:
                 turns.leave()
             end = {"status": steps.html(_done(steps, choice), kind="done")}
@@ -186,6 +188,16 @@ class Running:
         if not session.stop():
             return {"stop": _on(False)}
         return {"stop": gr.update(value="Stopping …", interactive=False)}
+
+
+def _whole(latest: Update, update: Update) -> Update:
+    """An update with all that an earlier one would lose to it.
+
+    Gradio makes each update out of the one before, in place. To a page that hears several at once
+    the earlier ones then say no more than the last of them, wherever they say it in a dictionary.
+    """
+    again = {name: each for name, each in latest.items() if each is None or isinstance(each, dict)}
+    return {**again, **update}
 
 
 def _queue_line(ahead: int) -> str:

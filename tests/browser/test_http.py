@@ -85,6 +85,16 @@ def test_the_server_tells_whether_its_models_are_loaded(server: Server) -> None:
     assert set(json.loads(body)) == {"ready", "device", "seconds", "problem"}
 
 
+def test_the_thumbnails_are_part_of_the_page(server: Server) -> None:
+    _, body = get(server, "/config")
+    parts = [each["props"] for each in json.loads(body)["components"]]
+    gallery = next(each for each in parts if each.get("elem_id") == "gallery")
+    assert len(gallery["value"]) >= 4
+    assert gallery["selected_index"] == 0
+    picture, _ = get(server, urlparse(gallery["value"][0]["image"]["url"]).path)
+    assert picture.headers["content-type"] == "image/webp"
+
+
 def test_plotly_comes_from_this_machine(server: Server) -> None:
     answer, body = get(server, "/static/plotly.min.js")
     assert answer.status == 200

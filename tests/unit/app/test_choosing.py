@@ -33,15 +33,13 @@ def test_another_backbone_changes_nothing_that_can_stay(page: Handlers, session:
 
 
 def test_a_page_opened_without_a_link_is_left_as_it_was_built(
-    page: Handlers, session: Session, monkeypatch: pytest.MonkeyPatch
+    page: Handlers, session: Session
 ) -> None:
-    monkeypatch.setattr("app.handlers.visits.pictures", lambda session: "pictures")
-
     def opened(**query: str) -> Any:
         request = SimpleNamespace(session_hash="a", query_params=query)
         return page.visits.opened(session, request)  # type: ignore[arg-type]
 
-    assert opened() == {"gallery": "pictures"}
+    assert opened() == {}
     assert opened(layer="3")["layer"] == 3
     linked = opened(backbone=BACKBONE, layer="7", sigma="0.5")
     assert (linked["backbone"], linked["layer"], linked["sigma"]) == (BACKBONE, 0, 0.5)

@@ -151,7 +151,7 @@ def test_names_of_uploads_are_escaped() -> None:
 def test_cells_with_a_probe_are_named_shortly() -> None:
     grid = [probe(layer, sigma) for layer in (3, 1) for sigma in (0.3, 0.1)]
     assert cell.where(grid) == "layers 1, 3 × sigma 0.10, 0.30"
-    assert cell.where(grid[:3]) == "layer 1 sigma 0.30; layer 3 sigma 0.10; layer 3 sigma 0.30"
+    assert cell.where(grid[:3]) == "layer 1 × sigma 0.30; layer 3 × sigma 0.10, 0.30"
     assert cell.where([]) == ""
 
 
@@ -288,6 +288,9 @@ def test_a_bound_handler_names_components_and_keeps_its_signature() -> None:
     assert list(stream(1)) == [{first: 1}, gr.skip()]
     with pytest.raises(KeyError):
         bound(lambda: {"typo": 1}, {"a": first})()
+    given = gr.update(value=1)
+    bound(lambda: {"a": given}, {"a": first})()[first].pop("value")
+    assert given["value"] == 1, "Gradio takes it out of what it is given"
 
 
 def test_clips_that_cannot_be_opened_stay_out_of_the_gallery(
