@@ -14,13 +14,17 @@ def bound(handler: Callable[..., Any], components: Mapping[str, Any]) -> Callabl
     """The handler with its named updates turned into updates of components.
 
     Names without a component are an error of the program and raise KeyError. Nothing to update
-    becomes `gr.skip()`: for the viewer, None would open another stream.
+    becomes `gr.skip()`: for the viewer, None would open another stream. Dictionaries are copied:
+    Gradio takes the value out of each that it is given, and a handler may give one twice.
     """
 
     def translated(update: Mapping[str, Any] | None) -> Any:
         if not update:
             return gr.skip()
-        return {components[name]: value for name, value in update.items()}
+        return {
+            components[name]: {**value} if isinstance(value, dict) else value
+            for name, value in update.items()
+        }
 
     if inspect.isgeneratorfunction(handler):
 

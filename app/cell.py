@@ -77,15 +77,14 @@ def _probe(card: BackboneCard, layer: int, sigma: float) -> str:
 
 def where(cards: list[ProbeCard]) -> str:
     """The cells of some probes in words, e.g. "layers 1, 3 × sigma 0.10, 0.30"."""
-    if not cards:
-        return ""
-    layers = sorted({card.layer for card in cards})
-    sigmas = sorted({card.sigma for card in cards})
-    if len(layers) * len(sigmas) == len({(card.layer, card.sigma) for card in cards}):
-        plural = "layer" if len(layers) == 1 else "layers"
-        return (
-            f"{plural} {', '.join(map(str, layers))} × sigma "
-            f"{', '.join(f'{sigma:.2f}' for sigma in sigmas)}"
-        )
-    pairs = sorted((card.layer, card.sigma) for card in cards)
-    return "; ".join(f"layer {layer} sigma {sigma:.2f}" for layer, sigma in pairs)
+    sigmas: dict[int, set[float]] = {}
+    for card in cards:
+        sigmas.setdefault(card.layer, set()).add(card.sigma)
+    alike: dict[tuple[float, ...], list[int]] = {}
+    for layer in sorted(sigmas):
+        alike.setdefault(tuple(sorted(sigmas[layer])), []).append(layer)
+    return "; ".join(
+        f"{'layer' if len(layers) == 1 else 'layers'} {', '.join(map(str, layers))} × sigma "
+        f"{', '.join(f'{sigma:.2f}' for sigma in same)}"
+        for same, layers in alike.items()
+    )

@@ -56,6 +56,17 @@ def thumbnails() -> tuple[UInt8[np.ndarray, "90 160 3"], ...]:
     return tuple(picture(source, source.info.frames // 2, size=THUMBNAIL) for source in shipped())
 
 
+def pictures() -> list[tuple[UInt8[np.ndarray, "90 160 3"], str]]:
+    """The thumbnail and the name of each shipped clip, in the order of `shipped`."""
+    return [(each, source.name) for each, source in zip(thumbnails(), shipped(), strict=True)]
+
+
+def position(source: Source | None) -> int | None:
+    """Where a clip is in `shipped`; None for an upload."""
+    paths = [each.path for each in shipped()]
+    return paths.index(source.path) if source is not None and source.path in paths else None
+
+
 def picture(source: Source, frame: int, *, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
     """One frame of a video, cropped and resized to (height, width) `size`.
 

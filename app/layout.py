@@ -137,7 +137,11 @@ def _header(parts: dict[str, Any]) -> None:
 
 
 def _clip_controls(parts: dict[str, Any], source: Any, chosen: window.Window, first: Any) -> None:
+    # Not left to the load event: a page reads its answer when it has compiled the viewer, which
+    # takes ten seconds.
     parts["gallery"] = gr.Gallery(
+        gallery.pictures(),
+        selected_index=gallery.position(source),
         label="Shipped clips",
         show_label=False,
         columns=4,

@@ -11,7 +11,10 @@ from app._gradio import gr
 
 _STATIC = Path(__file__).parent / "static"
 CSS = (_STATIC / "page.css").read_text(encoding="utf-8")
-HEAD = f"<script>{(_STATIC / 'page.js').read_text(encoding='utf-8')}</script>"
+HEAD = "".join(
+    f"<script>{(_STATIC / name).read_text(encoding='utf-8')}</script>"
+    for name in ("page.js", "stream.js")
+)
 """What runs in the page before anything of it is drawn."""
 
 

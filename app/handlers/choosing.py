@@ -45,7 +45,7 @@ class Choosing:
         return {
             **self.window_of(session, backbone),
             "reference": reference,
-            "gallery": pictures(session),
+            "gallery": marked(source),
             "status": Progress().html(f"{path.name} is here: press Run.", kind="idle"),
         }
 
@@ -145,14 +145,7 @@ def reference_of(source: Source | None) -> str:
     return references.suggest(clip) or NO_REFERENCE
 
 
-def pictures(session: Session) -> Any:
-    """The gallery with the session's clip marked."""
-    names = (source.name for source in gallery.shipped())
-    shown = list(zip(gallery.thumbnails(), names, strict=True))
-    return gr.update(value=shown, selected_index=_position(session.source))
-
-
-def _position(source: Source | None) -> int | None:
-    """Where a clip is in the gallery; None for an upload."""
-    paths = [each.path for each in gallery.shipped()]
-    return paths.index(source.path) if source is not None and source.path in paths else None
+def marked(source: Source | None) -> Any:
+    """The gallery with this clip marked, or none."""
+    # A choice alone cannot be taken back: Gradio leaves out what is None.
+    return gr.update(value=gallery.pictures(), selected_index=gallery.position(source))

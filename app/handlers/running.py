@@ -56,13 +56,13 @@ class Running:
         source = session.source  # another clip may be chosen while this one runs
         turns = self._shared.turns
         steps = Progress(judged=judge != NO_REFERENCE)
-        # A page that is busy drawing skips updates of a run that takes it half a second: the last
-        # one, which never is, says all again but for the stream.
+        # What the last update repeats: a page that is busy drawing skips some of a fast run.
         latest: Update = {
             "intro": gr.update(visible=False),
             "legend": gr.update(visible=True),
+            "stop": _on(True),
         }
-        yield {**latest, "status": steps.html("Starting …", kind="waiting"), "stop": _on(True)}
+        yield _whole(latest, {"status": steps.html("Starting …", kind="waiting")})
         end: Update
         try:
             choice = Choice(
@@ -94,11 +94,13 @@ class Running:
             )
             for ahead in turns.enter(run):
                 if not run.superseded:
-                    yield {"status": steps.html(_queue_line(ahead), kind="waiting")}
+                    waiting = steps.html(_queue_line(ahead), kind="waiting")
+                    yield _whole(latest, {"status": waiting})
             try:
                 for update in self._stages(session, run, choice, request, steps):
-                    latest |= {name: update[name] for name in update.keys() - {"viewer"}}
-                    yield update
+                    # For the viewer, None is the stream that it has.
+                    latest |= {**update, "viewer": None} if "viewer" in update else update
+                    yield _whole(latest, update)
             finally:
                 turns.leave()
             end = {"status": steps.html(_done(steps, choice), kind="done")}
@@ -151,7 +153,7 @@ class Running:
                         error=stage.report is not None,
                         disputed=found.agreement is not None,
                         no_prediction=found.reason,
-                        no_reference=_no_reference(found),
+                        reference=_about_reference(found),
                     )
                     update["legend"] = gr.update(value=said, visible=True)
                 elif isinstance(stage, Finished):
@@ -188,6 +190,16 @@ class Running:
         return {"stop": gr.update(value="Stopping …", interactive=False)}
 
 
+def _whole(latest: Update, update: Update) -> Update:
+    """An update with all that an earlier one would lose to it.
+
+    Gradio makes each update out of the one before, in place. To a page that hears several at once
+    the earlier ones then say no more than the last of them, wherever they say it in a dictionary.
+    """
+    again = {name: each for name, each in latest.items() if each is None or isinstance(each, dict)}
+    return {**again, **update}
+
+
 def _queue_line(ahead: int) -> str:
     others = "another run" if ahead == 0 else f"{ahead + 1} other runs"
     return f"Waiting for {others} to finish …"
@@ -199,11 +211,11 @@ def _done(steps: Progress, choice: Choice) -> str:
     return f"{took}: {choice.words()}."
 
 
-def _no_reference(found: Look) -> str | None:
-    """Why there is nothing to compare with, and who might be asked; None where there is."""
-    if found.reference is not None:
-        return None
-    if found.request.reference == NO_REFERENCE:
+def _about_reference(found: Look) -> str | None:
+    """That the reference is an estimate, or why there is none and who might be asked; None for
+    one that needs no such words.
+    """
+    if found.reference is None and found.request.reference == NO_REFERENCE:
         return "none was asked for; emerge3d references lists who can estimate geometry"
     return found.note
 

@@ -6,7 +6,7 @@ import logging
 
 from app import cell, gallery, links
 from app._gradio import gr
-from app.handlers.choosing import Choosing, pictures
+from app.handlers.choosing import Choosing, marked
 from app.handlers.shared import Shared, Update
 from app.state import Session
 from app.warmup import default_card
@@ -33,7 +33,9 @@ class Visits:
         linked_backbone = asked.backbone if asked.backbone in known else None
         card = registry.card(linked_backbone or default_card().id)
         # Without a link the page is as it was built, unless somebody has been faster than this.
-        update: Update = {"gallery": pictures(session)}
+        update: Update = {}
+        if linked is not None:
+            update["gallery"] = marked(linked)
         if linked is not None or linked_backbone:
             update |= self._choosing.window_of(session, card.id)
         if linked_backbone or asked.layer is not None or asked.sigma is not None:

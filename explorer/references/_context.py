@@ -38,13 +38,16 @@ class Context:
     frames: tuple[int, ...] | None = None
     made_by: dict[str, Any] = field(default_factory=dict)
 
-    def closer(self, clip: Clip, width: int, *, enough: int | None = None) -> Clip:
+    def closer(
+        self, clip: Clip, width: int, *, enough: int | None = None, whole: bool = False
+    ) -> Clip:
         """The same part of the same frames, in its true shape, larger where the source has more.
 
         At most `width` columns and never more than the source has, so that nothing is made up. A
-        clip of its source's shape is given back itself where there is no larger one, or it has
-        `enough` columns already; one that was stretched is decoded unstretched, since cameras have
-        square pixels. The clip itself where there is no video.
+        clip of its source's shape is given back itself where there is no larger one (`whole`: no
+        whole multiple of its size), or it has `enough` columns already; one that was stretched is
+        decoded unstretched, since cameras have square pixels. The clip itself where there is no
+        video.
         """
         have = clip.size
         if self.decode is None:
@@ -55,7 +58,11 @@ class Context:
             return clip if (height, columns) == have else self.decode((height, columns))
         if enough is not None and have[1] >= enough:
             return clip
-        size = enlarged(have, clip.source_size, clip.crop, width / have[1])
+        if whole:
+            factor = min(width // have[1], clip.crop[3] // have[1], clip.crop[2] // have[0])
+            size = (max(1, factor) * have[0], max(1, factor) * have[1])
+        else:
+            size = enlarged(have, clip.source_size, clip.crop, width / have[1])
         return clip if size == have else self.decode(size)
 
     def machine(self) -> dict[str, str | None]:
@@ -83,8 +90,7 @@ class Context:
             return make()
         from explorer.look import cache
 
-        seen = None if self.decode is None else "any larger size"
-        key = {**cache.clip_key(clip), "reference": recipe, "decoded": seen}
+        key = {**cache.clip_key(clip), "reference": recipe, "decoded": self.decode is not None}
         key |= self.made_by
         found = cache.get_reconstruction(self.store, key)
         if found is not None:

@@ -128,7 +128,8 @@ def _reconstruct(clip: Clip, context: Context) -> Reconstruction:
         raise NoReconstruction(
             f"COLMAP needs {MIN_FRAMES} frames or more, and this window has {len(clip)}"
         )
-    fine = context.closer(clip, WIDTH)
+    # in whole multiples: what the limits above were measured on
+    fine = context.closer(clip, WIDTH, whole=True)
     model, *others = run(
         fine.frames, max_features=MAX_FEATURES, seed=SEED, should_stop=context.should_stop
     )

@@ -102,6 +102,7 @@ def reconstruct(model: Model, clip: Clip, context: Context) -> Reconstruction:
         "name": model.id,
         "weights": digest,
         "package": _release(),
+        "larger": "any size",
         **context.machine(),
     }
     return context.cached(

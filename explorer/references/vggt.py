@@ -154,6 +154,7 @@ def estimate(
         "sizes": [weights.input_size, weights.map_size],
         "points": "head" if point_head else "depth",
         "frames": chosen.tolist(),
+        "larger": "any size",
         **context.machine(),
     }
     make = functools.partial(_estimate, clip, context, weights, name, point_head, chosen)

@@ -22,8 +22,9 @@ ENDED = ".status.done, .status.failed, .status.stopped"
 MARK_OLD = "() => document.querySelector('#status .status').setAttribute('data-old', '')"
 NUMBER_OF = "name => gradio_config.components.find(each => each.props.elem_id === name).id"
 ANNOUNCING = re.compile("/queue/join")
+LISTENING = re.compile("/queue/data")
 ALL_CONTROLS = 9
-"""How many values the page sends when it asks whether the results are old."""
+"""How many values the page sends to run, or to ask whether the results are old."""
 
 
 class Visitor:
@@ -35,9 +36,21 @@ class Visitor:
         self.complaints: list[str] = []
         self.segments: list[str] = []
         self._viewer_ready = False
+        self._listening: list[Request] = []
+        page.on("request", self._asked)
+        for over in ("requestfinished", "requestfailed"):
+            page.on(over, self._closed)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("console", self._heard)
         page.on("requestfinished", self._fetched)
+
+    def _asked(self, request: Request) -> None:
+        if LISTENING.search(request.url):
+            self._listening.append(request)
+
+    def _closed(self, request: Request) -> None:
+        if request in self._listening:
+            self._listening.remove(request)
 
     def _fetched(self, request: Request) -> None:
         if urlparse(request.url).path.endswith(".ts"):  # a piece of the streamed recording
@@ -59,6 +72,18 @@ class Visitor:
                 return
             self.page.wait_for_timeout(200)
         raise AssertionError("the viewer did not get ready")
+
+    def quiet(self) -> None:
+        """Wait until the page has the answers to all that it asked the server.
+
+        For ten seconds at most: after a very quick answer it may go on listening for nothing.
+        """
+        still = 0
+        for _ in range(50):
+            still = 0 if self._listening else still + 1
+            if still == 3:  # an answer may ask the next thing
+                return
+            self.page.wait_for_timeout(200)
 
     @property
     def status(self) -> str:
@@ -83,6 +108,64 @@ class Visitor:
         yield
         self.page.wait_for_selector("#status .status:not([data-old])")
 
+    def start_as_the_stream_ends(self) -> None:
+        """Have Run pressed when the server ends the page's stream, a while before the page knows.
+
+        The page does not open another stream for what it believes to be in the one it has. Whatever
+        the page asks next opens the stream that ends, and must be the only thing that it asks.
+        """
+        self.page.evaluate(MARK_OLD)
+        self.page.evaluate(
+            """() => {
+              const fetchOfPage = window.fetch;
+              window.fetch = async (what, ...rest) => {
+                const answer = await fetchOfPage(what, ...rest);
+                if (!String(what.url ?? what).includes('/queue/data')) return answer;
+                window.fetch = fetchOfPage;
+                const text = new TextDecoder();
+                return new Response(answer.body.pipeThrough(new TransformStream({
+                  async transform(chunk, out) {
+                    if (text.decode(chunk, {stream: true}).includes('"close_stream"')) {
+                      document.querySelector('#run').click();
+                      await new Promise(done => setTimeout(done, 1000));
+                    }
+                    out.enqueue(chunk);
+                  },
+                })), answer);
+              };
+            }"""
+        )
+
+    def start_and_look_away(self, seconds: float) -> None:
+        """Press Run; once the server is asked, the page does nothing else for some seconds.
+
+        What the server says in that time, the page then hears all at once. It takes itself for a
+        hidden one as long, which leaves it no pause between two messages.
+        """
+        self.page.evaluate(MARK_OLD)
+        self.page.evaluate(
+            """([controls, seconds]) => {
+              const fetchOfPage = window.fetch;
+              window.fetch = (what, options) => {
+                const answer = fetchOfPage(what, options);
+                const asks = String(what).includes('/queue/join');
+                if (asks && JSON.parse(options.body).data.length === controls) {
+                  window.fetch = fetchOfPage;
+                  setTimeout(() => {
+                    const hidden = {get: () => 'hidden', configurable: true};
+                    Object.defineProperty(document, 'visibilityState', hidden);
+                    const end = performance.now() + 1000 * seconds;
+                    while (performance.now() < end);
+                    setTimeout(() => delete document.visibilityState, 1000);
+                  });
+                }
+                return answer;
+              };
+              document.querySelector('#run').click();
+            }""",
+            [ALL_CONTROLS, seconds],
+        )
+
     def run(self) -> str:
         """Press Run and wait for the end."""
         self.start()
@@ -96,7 +179,7 @@ class Visitor:
         """
         self.page.evaluate(MARK_OLD)
         self.page.evaluate(
-            """() => new Promise(done => {
+            """() => new Promise((done, fail) => {
               const stop = document.querySelector('#stop');
               const timer = setInterval(() => {
                 if (stop.disabled) return;
@@ -104,6 +187,7 @@ class Visitor:
                 stop.click();
                 done();
               }, 5);
+              setTimeout(() => fail(Error('Stop could not be pressed')), 60_000);
               document.querySelector('#run').click();
             })"""
         )
@@ -124,6 +208,7 @@ class Visitor:
         self.choose_option("backbone", "toy-wan")
         self.choose("sigma", 0.3)
         self.choose("layer", layer)
+        self.quiet()
 
     def pick_clip(self, position: int) -> None:
         """Click a thumbnail and wait until the page shows that clip."""
@@ -223,12 +308,12 @@ class Visitor:
         raise AssertionError(f"the page does not end: {steps[-3:]}")
 
     def received(self, least: int) -> None:
-        """Wait until the viewer has fetched so many pieces of the recording."""
+        """Wait until the viewer has fetched so many pieces of recordings."""
         for _ in range(300):
-            if len(self.segments) >= least:
+            if len(set(self.segments)) >= least:
                 return
             self.page.wait_for_timeout(200)
-        raise AssertionError(f"{len(self.segments)} pieces came, {least} expected")
+        raise AssertionError(f"{len(set(self.segments))} pieces came, {least} expected")
 
     def upload(self, name: str, content: bytes) -> None:
         """Upload a file."""
@@ -243,6 +328,11 @@ class Visitor:
     def tiles(self) -> Locator:
         """The frames of the correspondence pane."""
         return self.page.locator("#film .tile")
+
+    def pictures(self) -> set[str]:
+        """Addresses of the pictures in it, which are data: other pixels, another address."""
+        images = self.tiles().locator("img")
+        return set(images.evaluate_all("all => all.map(each => each.src)"))
 
     @contextmanager
     def without_intro(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from fake_looks import clip, run, stages
 
@@ -19,8 +20,10 @@ from app.handlers import Handlers
 from app.handlers.running import UNEXPECTED
 from app.handlers.shared import NOT_KEPT
 from app.state import Pick, Session
+from explorer.camera import Cameras
 from explorer.errors import Cancelled, ClipError
 from explorer.look import Compared, Decoded, LookRequest, Referenced, Stage
+from explorer.reconstruction import Reconstruction
 
 
 def test_a_run_streams_recording_film_and_summary(
@@ -28,7 +31,7 @@ def test_a_run_streams_recording_film_and_summary(
 ) -> None:
     looks(lambda request, **kwargs: stages(clip()))
     updates = list(run(page, session))
-    viewer = [update["viewer"] for update in updates if "viewer" in update]
+    viewer = [update["viewer"] for update in updates if update.get("viewer") is not None]
     assert viewer
     assert all(isinstance(data, bytes) and data for data in viewer)
     assert any("tile" in update.get("film", "") for update in updates)
@@ -38,6 +41,31 @@ def test_a_run_streams_recording_film_and_summary(
     assert "Done in 0.30 s: " in updates[-1]["status"]
     assert "rgb, layer 0, sigma 0." in updates[-1]["status"]
     assert page.shared.looks.get(session.look_id) is not None
+
+
+def test_a_run_looks_at_what_the_controls_say(page: Handlers, session: Session, looks: Any) -> None:
+    asked: list[LookRequest] = []
+
+    def listening(request: LookRequest, **_: Any) -> Iterator[Stage]:
+        asked.append(request)
+        return stages(clip())
+
+    looks(listening)
+    list(page.running.run(session, 6.0, 3.0, 9, "random", 7.0, 0.35, "vggt", "colmap"))
+    assert session.source is not None
+    assert asked == [
+        LookRequest(
+            session.source.path,
+            "random",
+            7,
+            0.35,
+            reference="vggt",
+            judge="colmap",
+            start=6,
+            stride=3,
+            count=9,
+        )
+    ]
 
 
 def test_a_run_without_a_reference_says_why_below_the_viewer(
@@ -55,17 +83,50 @@ def test_a_run_without_a_reference_says_why_below_the_viewer(
     assert "<b>Reference</b><small>too little parallax</small>" in last["legend"]["value"]
 
 
+def test_an_estimate_is_called_one_below_the_viewer(
+    page: Handlers, session: Session, looks: Any
+) -> None:
+    points = np.ones((2, 4, 6, 3), np.float32)
+    cameras = Cameras(np.tile(np.eye(3, 4), (2, 1, 1)), np.tile(np.eye(3), (2, 1, 1)), (4, 6))
+    known = np.ones((2, 4, 6), np.float32)
+    estimate = Reconstruction(np.array([0, 1]), known, points, known, cameras, "toy-vggt")
+    said = "the reference toy-vggt is a toy estimate, not ground truth"
+
+    def estimated(*_: Any, **__: Any) -> Iterator[Stage]:
+        decoded, ready, finished = stages(clip())
+        yield from (decoded, ready)
+        yield Referenced(seconds=0.2, reconstruction=estimate, full=estimate, note=said)
+        yield Compared(seconds=0.2, report=None, correspondence=None)
+        yield finished
+
+    looks(estimated)
+    last = list(run(page, session))[-1]
+    assert f"<b>Reference</b><small>{said}</small>" in last["legend"]["value"]
+
+
 def test_the_last_update_of_a_run_repeats_what_a_busy_page_may_have_skipped(
     page: Handlers, session: Session, looks: Any
 ) -> None:
     looks(lambda request, **kwargs: stages(clip()))
     updates = list(run(page, session))
     said = {name for update in updates for name in update}
-    assert said - set(updates[-1]) == {"viewer"}
+    assert said == set(updates[-1])
+    assert updates[-1]["viewer"] is None, "the stream that the viewer has"
     assert updates[-1]["intro"]["visible"] is False
     assert updates[-1]["legend"]["visible"] is True
     assert "tile" in updates[-1]["film"]
     assert updates[-1]["log"]["value"] == {"point_error": None}
+
+
+def test_no_update_of_a_run_leaves_out_what_an_earlier_one_said_in_a_dictionary(
+    page: Handlers, session: Session, looks: Any
+) -> None:
+    looks(lambda request, **kwargs: stages(clip()))
+    said: set[str] = set()
+    for update in run(page, session):
+        assert said <= update.keys()
+        said |= {name for name, value in update.items() if isinstance(value, dict | bytes)}
+    assert said == {"intro", "legend", "stop", "viewer", "make_rrd", "make_json", "log"}
 
 
 def test_a_readable_error_ends_the_run_with_its_text_and_the_next_run_works(
@@ -232,4 +293,4 @@ def test_the_downloads_can_be_pressed_once_there_is_something_to_download(
         for update in run(page, session)
         if "make_rrd" in update
     ]
-    assert pressed == [(True, False), (True, True), (True, True)]
+    assert list(dict.fromkeys(pressed)) == [(True, False), (True, True)]

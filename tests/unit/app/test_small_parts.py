@@ -96,6 +96,13 @@ def probe(layer: int, sigma: float) -> ProbeCard:
     return ProbeCard("tiny", "0", layer, sigma, 4, {}, {}, 0, 0.0, {}, "", True, Path("x"))
 
 
+def test_a_cell_says_its_noise_in_the_models_terms_and_in_the_papers() -> None:
+    said = re.sub("<[^>]*>", "", cell.note("toy-wan", 5, 0.3))
+    assert "= model timestep 300, official index 876" in said
+    assert "official index" not in cell.note("rgb", 0, 0.5)
+    assert "sigma is ignored" in cell.note("rgb", 0, 0.5)
+
+
 def test_a_link_says_its_cell_and_is_read_back() -> None:
     asked = links.Cell("orbit 1&2", "toy-wan", 5, 0.3)
     text = links.query(asked)
@@ -144,7 +151,7 @@ def test_names_of_uploads_are_escaped() -> None:
 def test_cells_with_a_probe_are_named_shortly() -> None:
     grid = [probe(layer, sigma) for layer in (3, 1) for sigma in (0.3, 0.1)]
     assert cell.where(grid) == "layers 1, 3 × sigma 0.10, 0.30"
-    assert cell.where(grid[:3]) == "layer 1 sigma 0.30; layer 3 sigma 0.10; layer 3 sigma 0.30"
+    assert cell.where(grid[:3]) == "layer 1 × sigma 0.30; layer 3 × sigma 0.10, 0.30"
     assert cell.where([]) == ""
 
 
@@ -188,19 +195,26 @@ def test_a_message_in_the_status_line_is_escaped() -> None:
 
 def test_the_film_shows_plain_frames_until_a_pixel_is_picked() -> None:
     found = tiny_look(reference=True)
+    assert found.features is not None
+    # Nothing moves, and the token under the picked pixel (16, 8) is found again around (12, 4).
+    found.features.values[0, 0, 1] = found.features.values[1, 1, 2]
     plain = film.show(found, None)
     assert plain.count("<figure class='tile'") == 2
+    assert " px" not in plain
     picked = film.show(found, Pick(1, 0.5, 0.5))
     assert picked.count("tile picked") == 1
     assert picked.count("tile heat") == 1
     assert "in frame 1." in picked
-    assert "px" in picked
+    assert re.findall(r"\d+\.\d px", picked) == [f"{np.hypot(4, 4):.1f} px"] * 2
+    assert "Correspondence error: 5.7 px" in picked
+    assert "<span>5.7 px · cos 1.00</span>" in picked
 
 
 def test_the_film_says_that_there_is_no_reference() -> None:
     said = film.show(tiny_look(reference=False), Pick(1, 0.1, 0.9))
     assert "No reference" in said
     assert "class='ring'" not in said
+    assert not re.findall(r"\d px", said)
 
 
 @pytest.mark.parametrize(
@@ -292,6 +306,9 @@ def test_a_bound_handler_names_components_and_keeps_its_signature() -> None:
     assert list(stream(1)) == [{first: 1}, gr.skip()]
     with pytest.raises(KeyError):
         bound(lambda: {"typo": 1}, {"a": first})()
+    given = gr.update(value=1)
+    bound(lambda: {"a": given}, {"a": first})()[first].pop("value")
+    assert given["value"] == 1, "Gradio takes it out of what it is given"
 
 
 def test_clips_that_cannot_be_opened_stay_out_of_the_gallery(
