@@ -15,7 +15,7 @@ def html(
     error: bool = True,
     disputed: bool = False,
     no_prediction: str | None = None,
-    no_reference: str | None = None,
+    reference: str | None = None,
 ) -> str:
     """The legend below the viewer.
 
@@ -23,7 +23,7 @@ def html(
         error: whether there is an error to show, which needs prediction and reference.
         disputed: whether a second judge has marked pixels of it.
         no_prediction: why that side of the viewer is empty, None where it is not.
-        no_reference: the same of the other side.
+        reference: why the other side is empty, or what to keep in mind about it: an estimate.
     """
     meaning = f"{UNIT}, each side its own, not aligned; black: unknown"
     scales = [_scale("Depth", DEPTH_RANGE, meaning, ramp="ramp depth")]
@@ -36,12 +36,12 @@ def html(
                 f"grey: unknown{DISPUTED if disputed else ''}",
             )
         )
-    empty = [
+    said = [
         f"<p><b>{side}</b><small>{escape(reason)}</small></p>"
-        for side, reason in (("Prediction", no_prediction), ("Reference", no_reference))
+        for side, reason in (("Prediction", no_prediction), ("Reference", reference))
         if reason is not None
     ]
-    return f"<div class='legend'>{''.join(empty)}{''.join(scales)}{CAMERAS}</div>"
+    return f"<div class='legend'>{''.join(said)}{''.join(scales)}{CAMERAS}</div>"
 
 
 DISPUTED = (

@@ -5,6 +5,7 @@
 Prints a Markdown table and writes the same figures as JSON. "Warm" is a process with its models
 loaded, "cached" a cell that the store has. Every figure is the median and the worst of `--repeat`
 measurements; each warm look is at another shipped clip, so that nothing of it is in the store.
+Looks are timed with the recording that the page streams to its viewer, without the network.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from statistics import median
@@ -27,7 +29,8 @@ from explorer._atomic import replace_file
 from explorer._machine import describe_machine
 from explorer.assets import assets_root
 from explorer.backbones import registry
-from explorer.look import FramePredicted, LookRequest, Stage, look
+from explorer.look import FramePredicted, LookRequest, look
+from explorer.recording import Recording
 from explorer.store import Store
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -90,30 +93,36 @@ def warm(request: LookRequest, clips: list[Path], root: Path, repeat: int) -> li
     from dataclasses import replace
 
     store = Store(root)
-    list(look(replace(request, path=clips[0]), store=store))
-    first_point, complete = [], []
+    streamed(request, store)
+    found = []
     others = cycle(clips[1:])
     for number in range(repeat):
         asked = replace(request, path=next(others), seed=1 + number // (len(clips) - 1))
-        begin = time.perf_counter()
-        seen: list[Stage] = []
-        for stage in look(asked, store=Store(root / f"new-{number}")):
-            if isinstance(stage, FramePredicted) and not any(
-                isinstance(each, FramePredicted) for each in seen
-            ):
-                first_point.append(time.perf_counter() - begin)
-            seen.append(stage)
-        complete.append(time.perf_counter() - begin)
-    if not first_point:
-        raise SystemExit(f"{request.backbone} has no probe for layer {request.layer}")
+        found.append(streamed(asked, Store(root / f"new-{number}")))
     same = replace(request, path=clips[0])
-    cached = [timed(lambda: list(look(same, store=store))) for _ in range(repeat)]
+    cached = [streamed(same, store)[1] for _ in range(repeat)]
     return [
-        row("warm, not cached: click to first point", first_point),
-        row("warm, not cached: complete look", complete),
+        row("warm, not cached: first point in the stream", [first for first, _ in found]),
+        row("warm, not cached: complete look", [complete for _, complete in found]),
         row("warm, cached: complete look", cached),
         row("click to heatmaps, in the server", heatmaps(same, store, repeat)),
     ]
+
+
+def streamed(request: LookRequest, store: Store) -> tuple[float, float]:
+    """Seconds to the first points in the recording's stream, and to the end of the look."""
+    begin = time.perf_counter()
+    first = None
+    recording = Recording("benchmark")
+    for stage in look(request, store=store):
+        recording.on_stage(stage)
+        recording.read()
+        if first is None and isinstance(stage, FramePredicted):
+            first = time.perf_counter() - begin
+    recording.discard()
+    if first is None:
+        raise SystemExit(f"{request.backbone} has no probe for layer {request.layer}")
+    return first, time.perf_counter() - begin
 
 
 def heatmaps(request: LookRequest, store: Store, repeat: int) -> list[float]:
@@ -126,7 +135,7 @@ def heatmaps(request: LookRequest, store: Store, repeat: int) -> list[float]:
     for stage in look(request, store=store):
         found.remember(stage)
     places = [(0.1 + 0.8 * k / repeat, 0.2 + 0.6 * k / repeat) for k in range(repeat)]
-    return [timed(lambda x=x, y=y: film.show(found, Pick(0, x, y))) for x, y in places]
+    return [timed(partial(film.show, found, Pick(0, x, y))) for x, y in places]
 
 
 def command_line(request: LookRequest, root: Path, repeat: int) -> list[dict[str, Any]]:

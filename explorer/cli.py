@@ -1,4 +1,4 @@
-"""The command line: `emerge3d app | look | sweep | prepare | train | eval | view | ...`."""
+"""The command line: `emerge3d app | look | sweep | prepare | train | eval | export | ...`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from explorer.commands.app import App
 from explorer.commands.backbones import Backbones
 from explorer.commands.doctor import Doctor
 from explorer.commands.eval import Eval
+from explorer.commands.export import Export
 from explorer.commands.look import Look
 from explorer.commands.prepare import Prepare
 from explorer.commands.references import References
@@ -24,7 +25,9 @@ BAD_INPUT = 2  # also what tyro exits with when the options themselves are wrong
 INTERRUPTED = 130
 NOT_READ = 141  # what a shell says of a command whose reader, `head` for example, had enough
 
-Command = App | Look | Sweep | Prepare | Train | Eval | View | Backbones | References | Doctor
+Command = (
+    App | Look | Sweep | Prepare | Train | Eval | Export | View | Backbones | References | Doctor
+)
 
 
 def parse(argv: Sequence[str] | None = None) -> Command:

@@ -153,7 +153,7 @@ class Running:
                         error=stage.report is not None,
                         disputed=found.agreement is not None,
                         no_prediction=found.reason,
-                        no_reference=_no_reference(found),
+                        reference=_about_reference(found),
                     )
                     update["legend"] = gr.update(value=said, visible=True)
                 elif isinstance(stage, Finished):
@@ -211,11 +211,11 @@ def _done(steps: Progress, choice: Choice) -> str:
     return f"{took}: {choice.words()}."
 
 
-def _no_reference(found: Look) -> str | None:
-    """Why there is nothing to compare with, and who might be asked; None where there is."""
-    if found.reference is not None:
-        return None
-    if found.request.reference == NO_REFERENCE:
+def _about_reference(found: Look) -> str | None:
+    """That the reference is an estimate, or why there is none and who might be asked; None for
+    one that needs no such words.
+    """
+    if found.reference is None and found.request.reference == NO_REFERENCE:
         return "none was asked for; emerge3d references lists who can estimate geometry"
     return found.note
 

@@ -94,7 +94,7 @@ class Look:
         summary: dict[str, Any] = {}
         try:
             for stage in look(request, store=Store(self.cache or default_root())):
-                line = _progress(stage)
+                line = progress(stage)
                 if line is not None:
                     print(line, file=sys.stderr)
                 if recording is not None:
@@ -161,7 +161,7 @@ def _recording(name: str, path: Path) -> Recording:
         ) from error
 
 
-def _progress(stage: Stage) -> str | None:
+def progress(stage: Stage) -> str | None:
     """A line on what is done; None where a look had nothing to do there."""
     said = DONE[type(stage).__name__]
     if said is None or getattr(stage, "reason", None) or getattr(stage, "cached", False) is None:

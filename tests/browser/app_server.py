@@ -23,7 +23,8 @@ class Server:
 
     Args:
         cache: its store.
-        gated: its runs can be held halfway; else it is what `make app` starts.
+        gated: its runs can be held halfway, and its log says what it reaches for beyond this
+            machine; else it is what `make app` starts.
     """
 
     def __init__(self, cache: Path, *, gated: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The app as `python -m app` starts it, with runs that can be held between two predicted frames.
+"""The app as `python -m app` starts it, watched, with runs that can be held halfway.
 
 A test that wants to see what the page shows halfway through a run cannot race it: it says how many
 frames may pass, in a file that $EMERGE3D_GATE names, and the run waits for more.
@@ -12,6 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import watched
 
 from app import __main__
 from app.handlers import running
@@ -41,5 +43,6 @@ def _allowed(gate: Path) -> float:
 
 
 if __name__ == "__main__":
+    watched.watch()
     running.look = held
     sys.exit(__main__.main())

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
 from app_server import Server
+from watched import LEAVES, WATCHED
 
 pytestmark = pytest.mark.browser
 
@@ -34,6 +38,35 @@ def test_the_page_forbids_its_scripts_to_reach_other_machines(server: Server) ->
 def test_it_listens_to_this_machine_alone(server: Server) -> None:
     listening = [each.laddr.ip for each in server.process.net_connections("inet") if not each.raddr]
     assert set(listening) == {"127.0.0.1"}
+
+
+def test_what_a_process_reaches_for_beyond_this_machine_is_noticed_even_if_it_fails() -> None:
+    code = """
+import contextlib, socket, watched
+watched.watch()
+for address in (("127.0.0.1", 1), ("localhost", 1), ("192.0.2.1", 80), ("name.invalid", 443)):
+    with contextlib.suppress(OSError):
+        socket.create_connection(address, timeout=0.01)
+with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as local:
+    local.connect("nobody")
+with contextlib.suppress(OSError), socket.socket(type=socket.SOCK_DGRAM) as datagram:
+    datagram.sendto(b"", ("192.0.2.2", 53))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        WATCHED,
+        f"{LEAVES} socket.getaddrinfo 192.0.2.1",
+        f"{LEAVES} socket.connect 192.0.2.1",
+        f"{LEAVES} socket.getaddrinfo name.invalid",
+        f"{LEAVES} socket.sendto 192.0.2.2",
+    ]
 
 
 def test_a_foreign_host_name_is_refused(server: Server) -> None:

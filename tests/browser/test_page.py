@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from app_server import Server
 from playwright.sync_api import expect
 from visitor import Visitor
+from watched import LEAVES, WATCHED
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
@@ -21,6 +21,10 @@ LINK = "/?clip=ground-pan-01&backbone=rgb&sigma=0.40"
 
 
 def test_a_second_start_serves_the_page_within_four_seconds(tmp_path: Path) -> None:
+    """The best of three, less the time for which the process waited for a core (Linux alone).
+
+    Other work on the machine then costs little; on an idle one these are the seconds of a clock.
+    """
     seconds = []
     while len(seconds) < 3 and min(seconds, default=4.0) >= 4.0:
         started = Server(tmp_path / "cache")  # the first one also compiles what it imports
@@ -334,6 +338,14 @@ def test_two_people_run_at_once_and_one_stop_leaves_the_other_alone(
         ada.start()
         assert bob.start_and_stop() == "stopped"
         assert ada.ended() == "done", ada.status
+    assert "Stopped." in bob.status
+    pictures = [each.pictures() for each in (ada, bob)]
+    assert pictures[0]
+    assert not pictures[0] & pictures[1], "he sees frames of her clip"
+    for each, logs in ((ada, 1), (bob, 0)):
+        each.tab("Log")
+        expect(each.page.locator("#log")).to_have_count(logs)
+        each.tab("Correspondence")
 
 
 def test_a_text_file_renamed_mp4_gives_a_readable_error_and_the_page_goes_on(bob: Visitor) -> None:
@@ -378,8 +390,8 @@ def test_an_uploaded_video_runs_to_the_end_without_a_reference(bob: Visitor, med
         pytest.skip(f"{video} is not there")
     bob.upload("Colosseum.mp4", video.read_bytes())
     expect(bob.page.locator("#status")).to_contain_text("Colosseum.mp4 is here")
-    suggested = "estimate" if importlib.util.find_spec("pycolmap") else "none"
-    expect(bob.page.locator("#reference input")).to_have_value(re.compile(f"^{suggested}"))
+    # of COLMAP where it is installed, else of the shipped expert
+    expect(bob.page.locator("#reference input")).to_have_value(re.compile("^estimate"))
     bob.choose_option("reference", "none")  # that camera only turns, and finding out takes a while
     expect(bob.page.locator("#preview")).to_contain_text("Colosseum.mp4")
     assert bob.run() == "done", bob.status
@@ -417,9 +429,11 @@ def test_a_link_opens_its_cell_of_its_clip(bob: Visitor, server: Server) -> None
     expect(bob.page.locator("#cell")).to_contain_text("sigma is ignored")
 
 
-def test_no_page_asked_anything_outside_this_machine(
-    ada: Visitor, bob: Visitor, requests: list[str]
+def test_neither_pages_nor_server_asked_anything_outside_this_machine(
+    ada: Visitor, bob: Visitor, server: Server, requests: list[str]
 ) -> None:
+    assert WATCHED in server.log()
+    assert [line for line in server.log().splitlines() if LEAVES in line] == []
     asked = {urlparse(url).hostname for url in requests if not url.startswith(("data:", "blob:"))}
     assert asked == {"127.0.0.1"}
     for each in (ada, bob):

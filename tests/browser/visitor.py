@@ -339,6 +339,11 @@ class Visitor:
         """The frames of the correspondence pane."""
         return self.page.locator("#film .tile")
 
+    def pictures(self) -> set[str]:
+        """Addresses of the pictures in it, which are data: other pixels, another address."""
+        images = self.tiles().locator("img")
+        return set(images.evaluate_all("all => all.map(each => each.src)"))
+
     @contextmanager
     def without_intro(self) -> Iterator[None]:
         """Hide the introduction, which covers the viewer before the first run."""

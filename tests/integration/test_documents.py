@@ -49,7 +49,8 @@ class Parsed(Exception):
 
 def test_the_documents_print_commands_of_every_kind() -> None:
     assert {words(line)[1] for line in OWN} == {
-        *("app", "look", "sweep", "prepare", "train", "view", "backbones", "references", "eval")
+        *("app", "look", "sweep", "prepare", "train", "view", "backbones", "references", "eval"),
+        "export",
     }
     assert len(SCRIPTS) >= 6
     assert len(LOOKS) == 2
@@ -77,7 +78,7 @@ def test_the_options_beside_each_subcommand_are_its_own(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = re.findall(r"^\| `emerge3d (\w+)[^`]*` \|(.*)\|$", README.read_text(), re.MULTILINE)
-    assert len(rows) == 10
+    assert len(rows) == 11
     for name, text in rows:
         with pytest.raises(SystemExit):
             parse([name, "--help"])

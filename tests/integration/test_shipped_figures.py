@@ -53,8 +53,9 @@ def test_the_model_card_says_data_steps_seconds_and_loss_and_the_weights_fit_a_r
     assert card["trained"] is True
     assert card["data"]["vae"]
     assert card["data"]["transformer"]
-    for name in ("steps", "seconds", "loss", "psnr_db"):
+    for name in ("steps", "seconds", "loss"):
         assert card[name] > 0, name
+    assert card["psnr_db"] >= 30
     assert max(path.stat().st_size for path in folder.rglob("*.safetensors")) <= 15_000_000
     shipped = [path for name in ("clips", "models", "probes") for path in each_file(name)]
     assert sum(path.stat().st_size for path in shipped) < 95_000_000

@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from email.parser import Parser
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
+from packaging.requirements import Requirement
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOT_SOURCE = shutil.ignore_patterns(
@@ -35,14 +40,18 @@ class Installation:
     def site(self) -> Path:
         return Path(self.python("import sysconfig; print(sysconfig.get_path('purelib'))").strip())
 
-    def run(self, command: Sequence[str | Path]) -> str:
+    @property
+    def surroundings(self) -> dict[str, str]:
+        """The variables that commands get."""
         kept = ("PATH", "LANG", "LC_ALL", "OMP_NUM_THREADS", "SYSTEMROOT", "TMPDIR")
         environment = {name: os.environ[name] for name in kept if name in os.environ}
-        environment["HOME"] = str(self.elsewhere)
+        return {**environment, "HOME": str(self.elsewhere)}
+
+    def run(self, command: Sequence[str | Path]) -> str:
         done = subprocess.run(
             [str(word) for word in command],
             cwd=self.elsewhere,
-            env=environment,
+            env=self.surroundings,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -145,6 +154,49 @@ def test_a_look_from_another_folder_works_and_writes_nothing_into_the_installati
 def test_the_installed_command_lists_the_shipped_backbones(installation: Installation) -> None:
     listed = json.loads(installation.emerge3d("backbones", "--json"))
     assert "toy-wan" in {backbone["id"] for backbone in listed["backbones"]}
+
+
+def test_the_installed_app_serves_its_page_from_another_folder(
+    installation: Installation,
+) -> None:
+    with subprocess.Popen(
+        [installation.environment / "bin" / "emerge3d", "app", "--port", "0"],
+        cwd=installation.elsewhere,
+        env=installation.surroundings,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as app:
+        try:
+            assert app.stdout is not None
+            said = app.stdout.readline()  # empty where it ended instead
+            assert said.startswith("Emerge3D is at http://127.0.0.1:")
+            with urlopen(said.split()[-1], timeout=60) as answer:
+                assert answer.status == 200
+                page = answer.read().decode()
+        finally:
+            app.terminate()
+    assert "Emerge3D" in page
+    assert "room orbit 01" in page, "a shipped clip is chosen"
+
+
+def test_the_wheel_asks_for_what_the_project_does(installation: Installation) -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    with zipfile.ZipFile(installation.wheel) as archive:
+        (name,) = [each for each in archive.namelist() if each.endswith(".dist-info/METADATA")]
+        told = Parser().parsestr(archive.read(name).decode())
+    asked = [Requirement(each) for each in told.get_all("Requires-Dist", [])]
+    always = {str(each) for each in asked if each.marker is None}
+    assert always == {str(Requirement(each)) for each in project["dependencies"]}
+    assert told["Requires-Python"] == project["requires-python"]
+    assert set(told.get_all("Provides-Extra", [])) == set(project["optional-dependencies"])
+
+
+def test_the_readme_says_how_large_the_wheel_is(installation: Installation) -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    (printed,) = re.findall(r"makes the wheel \((\d+) MB\)", readme)
+    assert installation.wheel.stat().st_size / 1e6 == pytest.approx(int(printed), abs=1)
 
 
 def test_the_wheel_holds_the_licence_no_tests_and_fits_a_package_index(

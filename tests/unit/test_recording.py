@@ -115,6 +115,54 @@ def rows(path: Path) -> dict[str, list[tuple[int, dict[str, Any]]]]:
     return found
 
 
+def labels(path: Path) -> dict[str, str]:
+    """The words of every static entity that has any."""
+    from rerun.chunk import RrdReader
+
+    return {
+        chunk.entity_path: text
+        for chunk in RrdReader(path).stream()
+        if chunk.is_static
+        for row in chunk.to_record_batch().to_pylist()
+        for name, value in row.items()
+        if name.endswith(":labels")
+        for text in value
+    }
+
+
+def test_panes_that_stay_empty_say_why_and_others_say_nothing(
+    tmp_path: Path, recorded: Path, clip: Clip, scene: Reconstruction
+) -> None:
+    assert labels(recorded) == {}
+    uploaded = [
+        *everything(clip, scene)[:-2],
+        Referenced(seconds=0.0, reconstruction=None, full=None, note="nobody knows it"),
+        Compared(seconds=0.0, report=None, correspondence=None),
+    ]
+    no_probe = [
+        *everything(clip, scene)[:2],
+        Predicted(seconds=0.0, reconstruction=None, reason="none", cached=False),
+    ]
+    found = []
+    for name, stages in (("uploaded", uploaded), ("no-probe", no_probe)):
+        recording = Recording("test", path=tmp_path / f"{name}.rrd")
+        for stage in stages:
+            recording.on_stage(stage)
+        recording.close()
+        found.append(labels(tmp_path / f"{name}.rrd"))
+    assert found == [
+        {
+            "/reference/note": "no reference",
+            "/depth/reference/note/word": "no reference",
+            "/error/note/word": "nothing to compare",
+        },
+        {
+            "/prediction/note": "no probe for this cell",
+            "/depth/prediction/note/word": "no probe for this cell",
+        },
+    ]
+
+
 @pytest.fixture
 def recorded(tmp_path: Path, clip: Clip, scene: Reconstruction) -> Path:
     recording = Recording("test", path=tmp_path / "run.rrd")

@@ -46,6 +46,28 @@ def test_a_page_opened_without_a_link_is_left_as_it_was_built(
     assert "preview" in linked
 
 
+def test_a_moved_window_shows_its_first_and_last_frame_or_that_it_does_not_fit(
+    page: Handlers, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert session.source is not None
+    session.source = replace(session.source, info=VideoInfo(30, 24.0, 1.25, (18, 32)))
+    asked: list[int] = []
+
+    def picture(source: Any, frame: int, *, size: tuple[int, int]) -> np.ndarray:
+        asked.append(frame)
+        return np.zeros((*size, 3), np.uint8)
+
+    monkeypatch.setattr("app.gallery.picture", picture)
+    shown = page.choosing.window_moved(session, 6.0, 3.0, 5)["preview"]
+    assert asked == [6, 18]
+    assert "frame 6<" in shown
+    assert "frame 18<" in shown
+    past = page.choosing.window_moved(session, 6.0, 6.0, 5)
+    assert set(past) == {"preview"}
+    assert "ends at frame 30" in past["preview"]
+    assert asked == [6, 18]
+
+
 def test_a_window_past_the_end_of_the_video_is_suggested_anew(session: Session) -> None:
     from explorer.backbones import registry
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from fake_looks import clip, run, stages
 
@@ -19,8 +20,10 @@ from app.handlers import Handlers
 from app.handlers.running import UNEXPECTED
 from app.handlers.shared import NOT_KEPT
 from app.state import Pick, Session
+from explorer.camera import Cameras
 from explorer.errors import Cancelled, ClipError
 from explorer.look import Compared, Decoded, LookRequest, Referenced, Stage
+from explorer.reconstruction import Reconstruction
 
 
 def test_a_run_streams_recording_film_and_summary(
@@ -40,6 +43,31 @@ def test_a_run_streams_recording_film_and_summary(
     assert page.shared.looks.get(session.look_id) is not None
 
 
+def test_a_run_looks_at_what_the_controls_say(page: Handlers, session: Session, looks: Any) -> None:
+    asked: list[LookRequest] = []
+
+    def listening(request: LookRequest, **_: Any) -> Iterator[Stage]:
+        asked.append(request)
+        return stages(clip())
+
+    looks(listening)
+    list(page.running.run(session, 6.0, 3.0, 9, "random", 7.0, 0.35, "vggt", "colmap"))
+    assert session.source is not None
+    assert asked == [
+        LookRequest(
+            session.source.path,
+            "random",
+            7,
+            0.35,
+            reference="vggt",
+            judge="colmap",
+            start=6,
+            stride=3,
+            count=9,
+        )
+    ]
+
+
 def test_a_run_without_a_reference_says_why_below_the_viewer(
     page: Handlers, session: Session, looks: Any
 ) -> None:
@@ -53,6 +81,27 @@ def test_a_run_without_a_reference_says_why_below_the_viewer(
     looks(without)
     last = list(run(page, session))[-1]
     assert "<b>Reference</b><small>too little parallax</small>" in last["legend"]["value"]
+
+
+def test_an_estimate_is_called_one_below_the_viewer(
+    page: Handlers, session: Session, looks: Any
+) -> None:
+    points = np.ones((2, 4, 6, 3), np.float32)
+    cameras = Cameras(np.tile(np.eye(3, 4), (2, 1, 1)), np.tile(np.eye(3), (2, 1, 1)), (4, 6))
+    known = np.ones((2, 4, 6), np.float32)
+    estimate = Reconstruction(np.array([0, 1]), known, points, known, cameras, "toy-vggt")
+    said = "the reference toy-vggt is a toy estimate, not ground truth"
+
+    def estimated(*_: Any, **__: Any) -> Iterator[Stage]:
+        decoded, ready, finished = stages(clip())
+        yield from (decoded, ready)
+        yield Referenced(seconds=0.2, reconstruction=estimate, full=estimate, note=said)
+        yield Compared(seconds=0.2, report=None, correspondence=None)
+        yield finished
+
+    looks(estimated)
+    last = list(run(page, session))[-1]
+    assert f"<b>Reference</b><small>{said}</small>" in last["legend"]["value"]
 
 
 def test_the_last_update_of_a_run_repeats_what_a_busy_page_may_have_skipped(

@@ -31,7 +31,7 @@ def test_without_a_comparison_there_is_no_scale_of_errors() -> None:
 
 
 def test_an_empty_side_of_the_viewer_has_its_reason_below() -> None:
-    said = legend.html(error=False, no_prediction="no <probe>", no_reference="no parallax")
+    said = legend.html(error=False, no_prediction="no <probe>", reference="no parallax")
     assert "<b>Prediction</b><small>no &lt;probe&gt;</small>" in said
     assert "<b>Reference</b><small>no parallax</small>" in said
     assert "<b>Reference</b>" not in legend.html()

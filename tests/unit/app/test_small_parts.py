@@ -96,6 +96,13 @@ def probe(layer: int, sigma: float) -> ProbeCard:
     return ProbeCard("tiny", "0", layer, sigma, 4, {}, {}, 0, 0.0, {}, "", True, Path("x"))
 
 
+def test_a_cell_says_its_noise_in_the_models_terms_and_in_the_papers() -> None:
+    said = re.sub("<[^>]*>", "", cell.note("toy-wan", 5, 0.3))
+    assert "= model timestep 300, official index 876" in said
+    assert "official index" not in cell.note("rgb", 0, 0.5)
+    assert "sigma is ignored" in cell.note("rgb", 0, 0.5)
+
+
 def test_a_link_says_its_cell_and_is_read_back() -> None:
     asked = links.Cell("orbit 1&2", "toy-wan", 5, 0.3)
     text = links.query(asked)
@@ -188,17 +195,25 @@ def test_a_message_in_the_status_line_is_escaped() -> None:
 
 def test_the_film_shows_plain_frames_until_a_pixel_is_picked() -> None:
     found = tiny_look(reference=True)
+    assert found.features is not None
+    # Nothing moves, and the token under the picked pixel (16, 8) is found again around (12, 4).
+    found.features.values[0, 0, 1] = found.features.values[1, 1, 2]
     plain = film.show(found, None)
     assert plain.count("<figure class='tile'") == 2
+    assert " px" not in plain
     picked = film.show(found, Pick(1, 0.5, 0.5))
     assert picked.count("tile picked") == 1
     assert picked.count("tile heat") == 1
     assert "in frame 1." in picked
-    assert "px" in picked
+    assert re.findall(r"\d+\.\d px", picked) == [f"{np.hypot(4, 4):.1f} px"] * 2
+    assert "Correspondence error: 5.7 px" in picked
+    assert "<span>5.7 px · cos 1.00</span>" in picked
 
 
 def test_the_film_says_that_there_is_no_reference() -> None:
-    assert "No reference" in film.show(tiny_look(reference=False), Pick(1, 0.1, 0.9))
+    said = film.show(tiny_look(reference=False), Pick(1, 0.1, 0.9))
+    assert "No reference" in said
+    assert not re.findall(r"\d px", said)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from explorer.backbones import registry
 from explorer.clip import load_clip
 from explorer.errors import ProbeError
 from explorer.metrics import compare
-from explorer.probe.checkpoint import find_probe, list_probes, load_probe, save_probe
+from explorer.probe.checkpoint import ProbeCard, find_probe, list_probes, load_probe, save_probe
 from explorer.probe.int8 import SCALE, decode, encode
 from explorer.probe.model import Probe, ProbeConfig
 from explorer.probe.predict import predict
@@ -76,6 +76,7 @@ def test_eight_bits_move_the_errors_of_a_shipped_probe_by_at_most_one_percent() 
     """Latents need no transformer, so this is a cell that a test can afford to judge on clips."""
     card = find_probe("latent", 0, 0.1)
     assert card is not None
+    assert not in_eight_bits(card)
     backbone = registry.load("latent", device="cpu")
     probe = load_probe(card, backbone_hash=backbone.weights_hash)
     small = rounded(probe)
@@ -94,19 +95,27 @@ def test_eight_bits_move_the_errors_of_a_shipped_probe_by_at_most_one_percent() 
         assert np.mean(after[metric]) == pytest.approx(np.mean(values), rel=0.01), metric
 
 
+def in_eight_bits(card: ProbeCard) -> bool:
+    return any(name.endswith(SCALE) for name in load_file(card.weights))
+
+
 def rounded(probe: Probe) -> Probe:
     small = Probe(probe.config)
     small.load_state_dict(decode(encode(probe.state_dict())))
     return small.eval().requires_grad_(False)
 
 
-def test_eight_bits_move_the_answers_of_every_shipped_probe_by_little() -> None:
+def test_eight_bits_move_the_answers_of_shipped_probes_by_little() -> None:
+    """Of those that are stored in float16; the others have been rounded already."""
     generator = torch.Generator().manual_seed(0)
-    for card in list_probes():
+    cards = [card for card in list_probes() if not in_eight_bits(card)]
+    assert len({card.backbone for card in cards}) > 1
+    for card in cards:
         probe = load_probe(card, backbone_hash=card.backbone_hash)
         features = torch.randn(1, 2, 4, 6, card.in_channels, generator=generator)
         with torch.no_grad():
             expected, found = probe(features), rounded(probe)(features)
         for name in ("depth", "points"):
             a, b = getattr(expected, name), getattr(found, name)
-            assert (a - b).abs().mean() < 0.01 * a.abs().mean(), (card.weights.name, name)
+            off = (a - b).abs().mean()
+            assert 0 < off < 0.01 * a.abs().mean(), (card.weights.name, name)
