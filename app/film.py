@@ -45,7 +45,7 @@ element.addEventListener('keydown', event => {
 """
 
 LEGEND = (
-    "<span class='key'><i class='cross'></i>best match <i class='ring'></i>true match "
+    "<span class='key'><i class='cross'></i>best match {ring}"
     "<i class='ramp'></i>cosine similarity (cos) of the features, low to high; px: correspondence "
     "error</span>"
 )
@@ -100,7 +100,15 @@ def show(look: Look, pick: Pick | None) -> str:
         Tile(picture, number, _note(match), "picked" if match.picked else "heat")
         for picture, number, match in zip(pictures, numbers, found.matches, strict=True)
     ]
-    return _film(_headline(found, look), tiles, legend=LEGEND)
+    return _film(_headline(found, look), tiles, legend=_legend(look))
+
+
+def _legend(look: Look) -> str:
+    """What the marks mean; only the renderer's matches are true ones, the rest are somebody's."""
+    if look.reference is None:
+        return LEGEND.format(ring="")
+    whose = "true match" if look.reference.source == "exact" else "match by the reference"
+    return LEGEND.format(ring=f"<i class='ring'></i>{whose} ")
 
 
 def _headline(found: Correspondence, look: Look) -> str:

@@ -164,7 +164,8 @@ def run(
     rows: dict[str, list[Row]] = {}
     for name in models:
         title = f"{name}{' (tiny stand-in)' if setting.tiny else ''}"
-        print(f"\n| {title} | seconds | wanted | peak GiB | features MB |\n|---|---|---|---|---|")
+        print(f"\n| {title} | seconds | wanted | peak GiB | held GiB | features MB |")
+        print("|---|---|---|---|---|---|")
         rows[name] = []
         if name == "wan2.1-1.3b":
             if with_released:

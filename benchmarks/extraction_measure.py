@@ -29,7 +29,8 @@ class Row:
     Attributes:
         what: was done.
         seconds: of each run.
-        peak_bytes: most memory on the device, weights included; 0 without a GPU.
+        peak_bytes: most memory of tensors on the device, weights included; 0 without a GPU.
+        reserved_bytes: what the allocator held for that, gaps included; 0 without a GPU.
         feature_bytes: that arrived in host memory.
         wanted: seconds that the median should not exceed; None for rows to compare with.
         limit_gib: that the peak should not exceed; None likewise.
@@ -38,6 +39,7 @@ class Row:
     what: str
     seconds: list[float]
     peak_bytes: int
+    reserved_bytes: int
     feature_bytes: int
     wanted: float | None = None
     limit_gib: float | None = None
@@ -106,9 +108,12 @@ class Setting:
             del result
             if enough:
                 break
-        peak = torch.cuda.max_memory_allocated(self.device) if self.on_gpu else 0
+        peak, held = 0, 0
+        if self.on_gpu:
+            peak = torch.cuda.max_memory_allocated(self.device)
+            held = torch.cuda.max_memory_reserved(self.device)
         goals = (None, None) if self.tiny else (wanted, limit_gib)
-        row = Row(what, seconds, peak, delivered, *goals)
+        row = Row(what, seconds, peak, held, delivered, *goals)
         print(line(row), flush=True)
         return row
 
@@ -117,7 +122,7 @@ class Setting:
         try:
             return [self.measure(what, run)]
         except RuntimeError as error:  # this GPU or this torch has no such kernel, or no room
-            print(f"| {what} | {str(error).splitlines()[0]} | | | |", flush=True)
+            print(f"| {what} | {str(error).splitlines()[0]} | | | | |", flush=True)
             return []
 
     def wait(self) -> None:
@@ -141,5 +146,5 @@ def line(row: Row) -> str:
     most = "" if row.limit_gib is None else f" (at most {row.limit_gib:g})"
     return (
         f"| {row.what} | {row.median:.3f} | {goal} | {row.peak_bytes / 2**30:.1f}{most} | "
-        f"{row.feature_bytes / 1e6:.1f} |"
+        f"{row.reserved_bytes / 2**30:.1f} | {row.feature_bytes / 1e6:.1f} |"
     )

@@ -30,6 +30,30 @@ def cover_crop(
     return (source[0] - height) // 2, (source[1] - width) // 2, height, width
 
 
+def enlarged(
+    size: tuple[int, int],
+    source: tuple[int, int],
+    crop: tuple[int, int, int, int],
+    most: float,
+) -> tuple[int, int]:
+    """The largest (height, width) in the shape of `size`, up to so many times as large.
+
+    Never of more pixels than the source has in `crop`. Not every size will do: that of the same
+    part of the source to the pixel, for which geometry is.
+
+    >>> enlarged((144, 256), (281, 500), (0, 0, 281, 500), 4.0)
+    (281, 500)
+    """
+    height, width = size
+    factor = min(most, crop[2] / height, crop[3] / width)
+    for rows in range(int(height * factor + 1e-9), height, -1):
+        larger = (rows, round(rows * width / height))
+        if cover_crop(source, larger) == crop:
+            return larger
+    whole = max(1, int(factor))  # pixels that are not square
+    return whole * height, whole * width
+
+
 def resize(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
     """An image stretched to (height, width) `size`; the same array where it has it already.
 

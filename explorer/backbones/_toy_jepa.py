@@ -84,6 +84,7 @@ class JepaBackbone(PixelBackbone):
         slot_frames: Int[np.ndarray, " S"],
         *,
         layers: Sequence[int],
+        tap: str,
         should_stop: Callable[[], bool],
     ) -> dict[int, torch.Tensor]:
         boxes = to_boxes(pictures).to(self.dtype)

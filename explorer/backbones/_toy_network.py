@@ -98,6 +98,7 @@ class PixelBackbone(Backbone):
         slot_frames: Int[np.ndarray, " S"],
         *,
         layers: Sequence[int],
+        tap: str,
         should_stop: Callable[[], bool],
     ) -> dict[int, torch.Tensor]:
         """(1, S, h, w, C) of each wanted layer; the lock is held."""
@@ -120,6 +121,10 @@ class PixelBackbone(Backbone):
         with self.hold(should_stop):
             self.calls += 1
             pictures = torch.from_numpy(np.ascontiguousarray(frames))[None].to(self.device)
-            found = self.read(pictures, slot_frames, layers=layers, should_stop=should_stop)
+            found = self.read(
+                pictures, slot_frames, layers=layers, tap=tap, should_stop=should_stop
+            )
             values = {layer: to_float16(tokens[0]) for layer, tokens in found.items()}
-        return self.features(values, clip, sigma=0.0, seed=seed, provenance=self._provenance)
+        return self.features(
+            values, clip, sigma=0.0, seed=seed, provenance=self._provenance, tap=tap
+        )

@@ -15,6 +15,7 @@ import torch
 from explorer._typing import Float, Int, UInt8
 from explorer.backbones._hooks import run_blocks
 from explorer.backbones._toy_network import PixelBackbone, load_network
+from explorer.backbones._views import by_view
 from explorer.backbones.base import never
 from explorer.nets.vggt import VGGT, VGGTConfig
 
@@ -48,9 +49,12 @@ def tokens_of(
     images: Float[torch.Tensor, "B S 3 H W"],
     *,
     layers: Sequence[int],
+    tap: str = "block",
     should_stop: Callable[[], bool] = never,
 ) -> dict[int, torch.Tensor]:
     """Patch tokens (B, S, h, w, 2 dim) after the wanted pairs: within frames, then across them.
+
+    With the tap "query" or "key": (B, S, h, w, dim), of the pairs' attention across frames.
 
     Raises:
         Cancelled: `should_stop` became true; asked before each block.
@@ -63,12 +67,18 @@ def tokens_of(
         for pair in zip(trunk.frame_blocks, trunk.global_blocks, strict=True)
         for block in pair
     ]
-    first = len(before)
+    first, readers = len(before), None
+    halves: tuple[int, ...] = (0, 1)
+    if tap != "block":
+        name = {"query": "q_norm", "key": "k_norm"}[tap]
+        readers = [block.get_submodule(f"attn.{name}") for block in (*before, *pairs)]
+        halves = (1,)
     found = run_blocks(
         lambda: trunk(images),
         [*before, *pairs],
-        layers=[first + 2 * layer + half for layer in sorted(set(layers)) for half in (0, 1)],
-        keep=torch.clone,
+        layers=[first + 2 * layer + half for layer in sorted(set(layers)) for half in halves],
+        keep=torch.clone if tap == "block" else lambda heads: by_view(heads, batch * count),
+        readers=readers,
         should_stop=should_stop,
     )
     grid = (height // patch, width // patch)
@@ -78,7 +88,7 @@ def tokens_of(
         return frames[:, :, model.special :].unflatten(2, grid)
 
     return {
-        layer: torch.cat([placed(found[first + 2 * layer + half]) for half in (0, 1)], dim=-1)
+        layer: torch.cat([placed(found[first + 2 * layer + half]) for half in halves], dim=-1)
         for layer in sorted(set(layers))
     }
 
@@ -99,7 +109,8 @@ class VggtBackbone(PixelBackbone):
         slot_frames: Int[np.ndarray, " S"],
         *,
         layers: Sequence[int],
+        tap: str,
         should_stop: Callable[[], bool],
     ) -> dict[int, torch.Tensor]:
         images = to_images(pictures).to(self.dtype)
-        return tokens_of(self.transformer, images, layers=layers, should_stop=should_stop)
+        return tokens_of(self.transformer, images, layers=layers, tap=tap, should_stop=should_stop)

@@ -17,6 +17,7 @@ CARD = _toy.pixel_card(
     default_cell=(3, 0.0),
     parameters=10_163_096,
     memory_bytes=400 * 2**20,
+    taps=("block", "query", "key"),
     note="Trained on exact geometry of rendered frames: how far an expert gets on this world.",
 )
 

@@ -45,6 +45,9 @@ class Prepare:
     """Of the pictures: JPEG 1 to 100."""
     lossless: bool = False
     """Keep pictures as PNG."""
+    only: tuple[str, ...] = ()
+    """Only these scenes, or those whose names begin with these folders. Of co3d also official (its
+    51 categories) and ablation (the 11 of the published ablations)."""
     limit: int | None = None
     """Only the first scenes, this many."""
     split_seed: int | None = None
@@ -78,6 +81,8 @@ class Prepare:
         from explorer.data.prepared.manifest import Settings, read_manifest
 
         dataset = open_dataset(None if self.dataset == "auto" else self.dataset, self.folder)
+        if self.only:
+            dataset.keep(self.only)
         settings = Settings(
             dataset=dataset.card.id,
             reference=self.reference,

@@ -15,7 +15,7 @@ import importlib
 import os
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -71,10 +71,13 @@ class Dataset(ABC):
         card: set by `register`.
         root: what was opened.
         rank: of several readers that find a folder theirs, the one with the lowest takes it.
+        sets: scenes that its owners or users choose together: the names, or first parts of names,
+            by what the choice is called.
     """
 
     card: ClassVar[DatasetCard]
     rank: ClassVar[int] = 0
+    sets: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -116,6 +119,30 @@ class Dataset(ABC):
     def __len__(self) -> int:
         """Number of scenes."""
         return len(self.entries)
+
+    def keep(self, wanted: Sequence[str]) -> None:
+        """Leave out all scenes but some, as if the folder did not have them.
+
+        Args:
+            wanted: names of scenes, first parts of names ("apple" of "apple/110_13051_23361"), or
+                names of `sets`, of which not everything has to be here.
+
+        Raises:
+            DatasetError: nothing of one of them is here; all scenes stay.
+        """
+        kept: set[SceneEntry] = set()
+        for each in wanted:
+            heads = self.sets.get(each, (each,))
+            found = [
+                entry for entry in self.entries if f"{entry.name}/".startswith(_folders(heads))
+            ]
+            if not found:
+                choices = (*self.sets, *dict.fromkeys(name.split("/")[0] for name in self.names))
+                raise DatasetError(
+                    f"{self.root} has no scene of {each!r}; choose among: {_some(choices)}"
+                )
+            kept.update(found)
+        self._entries = tuple(entry for entry in self.entries if entry in kept)
 
     def scene(self, name: str | None = None) -> Scene:
         """A scene by its name; the only one where no name is given.
@@ -232,6 +259,10 @@ def open_dataset(name: str | None, root: str | Path) -> Dataset:
             f"{path} does not look like {name}. Looked for: {known[name].card.layout}"
         )
     return known[name](path)
+
+
+def _folders(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{name.rstrip('/')}/" for name in names)
 
 
 def _looked_for(known: dict[str, type[Dataset]]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from explorer._resize import enlarged
 from explorer.backbones.base import never
 from explorer.clip import Clip
 from explorer.errors import NoReconstruction
@@ -37,13 +38,13 @@ class Context:
     frames: tuple[int, ...] | None = None
     made_by: dict[str, Any] = field(default_factory=dict)
 
-    def closer(self, clip: Clip, width: int) -> Clip:
+    def closer(self, clip: Clip, width: int, *, enough: int | None = None) -> Clip:
         """The same part of the same frames, in its true shape, larger where the source has more.
 
         At most `width` columns and never more than the source has, so that nothing is made up. A
-        clip of its source's shape is decoded at the largest whole multiple of its size, and is
-        given back itself where there is none; one that was stretched is decoded unstretched, since
-        cameras have square pixels. The clip itself where there is no video.
+        clip of its source's shape is given back itself where there is no larger one, or it has
+        `enough` columns already; one that was stretched is decoded unstretched, since cameras have
+        square pixels. The clip itself where there is no video.
         """
         have = clip.size
         if self.decode is None:
@@ -52,8 +53,10 @@ class Context:
             share = min(1.0, width / clip.crop[3])
             height, columns = (max(1, round(share * side)) for side in clip.crop[2:])
             return clip if (height, columns) == have else self.decode((height, columns))
-        factor = min(width // have[1], clip.crop[3] // have[1], clip.crop[2] // have[0])
-        return clip if factor < 2 else self.decode((factor * have[0], factor * have[1]))
+        if enough is not None and have[1] >= enough:
+            return clip
+        size = enlarged(have, clip.source_size, clip.crop, width / have[1])
+        return clip if size == have else self.decode(size)
 
     def machine(self) -> dict[str, str | None]:
         """What a network's answer depends on besides its weights and what it sees."""
@@ -80,7 +83,8 @@ class Context:
             return make()
         from explorer.look import cache
 
-        key = {**cache.clip_key(clip), "reference": recipe, "decoded": self.decode is not None}
+        seen = None if self.decode is None else "any larger size"
+        key = {**cache.clip_key(clip), "reference": recipe, "decoded": seen}
         key |= self.made_by
         found = cache.get_reconstruction(self.store, key)
         if found is not None:

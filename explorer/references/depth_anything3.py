@@ -114,7 +114,7 @@ def _estimate(
 ) -> Reconstruction:
     from explorer.references import _da3_run
 
-    fine = context.closer(clip, 2 * LONGEST)
+    fine = context.closer(clip, 2 * LONGEST, enough=LONGEST)
     size = input_size(fine.size, PATCH, side=LONGEST)
     found = _da3_run.run(
         fine.frames,

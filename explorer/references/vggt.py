@@ -170,7 +170,7 @@ def _estimate(
 ) -> Reconstruction:
     from explorer.references import _vggt_run
 
-    fine = context.closer(clip, 2 * SIDE)
+    fine = context.closer(clip, 2 * SIDE, enough=SIDE)
     size = weights.input_size or input_size(fine.size, weights.config.get("patch", 14), side=SIDE)
     found = _vggt_run.run(
         fine.frames[frames],

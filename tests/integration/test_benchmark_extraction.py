@@ -77,6 +77,11 @@ def test_every_row_is_measured_on_a_machine_with_torch_and_diffusers_alone(tmp_p
     assert found["all layers at one sigma, in host memory"] == layers * slots * cell
     assert found["VAE, then 4 sigmas x all layers"] == 4 * layers * slots * cell
     assert all(row["median"] > 0 for name in rows for row in rows[name])
+    assert all(
+        row["reserved_bytes"] == row["peak_bytes"] == 0 for name in rows for row in rows[name]
+    )
+    assert printed.count("| peak GiB | held GiB |") == 2
+    assert {line.count("|") for line in printed.splitlines() if line.startswith("|")} == {7}
     assert printed.count("(tiny stand-in)") == 2
 
 

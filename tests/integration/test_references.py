@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -83,17 +84,18 @@ def test_a_reference_may_decode_the_window_again_at_a_larger_size(
     seen = []
 
     def watch(clip: Any, context: Context) -> None:
-        seen.append((clip, context.closer(clip, 200), context.closer(clip, 100)))
+        sizes = ({"width": 200}, {"width": 90}, {"width": 200, "enough": 96})
+        seen.append((clip, *(context.closer(clip, **size) for size in sizes)))
 
     offer(monkeypatch, "watch", watch)
     video = make_video("large.mp4", count=8, size=(160, 240))
     list(look(tiny.ask(reference="watch", path=video, start=2), store=tiny.store))
-    ((clip, fine, same),) = seen
+    ((clip, fine, narrow, same),) = seen
     assert clip.size == (64, 96)
-    assert fine.size == (128, 192)
+    assert fine.size == (133, 200)
     assert fine.crop == clip.crop
     np.testing.assert_array_equal(fine.source_frames, clip.source_frames)
-    assert same is clip
+    assert narrow is same is clip
 
 
 def test_a_stretched_clip_is_decoded_again_in_its_true_shape(
@@ -112,6 +114,7 @@ def test_a_stretched_clip_is_decoded_again_in_its_true_shape(
     assert fine.crop == clip.crop == (0, 0, 160, 120)
 
 
+@pytest.mark.timeout(900)  # minutes: one thread matches all pairs of 25 large stills
 def test_kitchen_is_reconstructed_from_its_stills(media: Path) -> None:
     pytest.importorskip("pycolmap")
     if not (media / "kitchen").is_dir():
@@ -176,6 +179,24 @@ def test_references_that_share_weights_have_them_in_one_folder(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert main(["references", "vggt-point-head", "--download"]) == 2
     assert "then name it vggt and set EMERGE3D_WEIGHTS" in capsys.readouterr().err
+
+
+def test_an_upload_to_the_default_installation_is_judged_by_the_shipped_network(
+    make_video: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycolmap", None)
+    monkeypatch.setattr("explorer.references._published._cached", lambda source: None)
+    monkeypatch.setenv("EMERGE3D_WEIGHTS", str(tmp_path))
+    path = make_video("upload.mp4", count=5, size=(64, 96))
+    clip = load_clip(path, count=5, size=(64, 96))
+    assert references.suggest(clip) == "estimate"
+    made = references.reconstruct("estimate", clip, Context(frames=(0, 1)))  # as a look asks
+    assert made is not None
+    assert (made.source, made.provenance["judge"]) == ("toy-vggt", "toy-vggt")
+    said = references.note("estimate", made)
+    assert said is not None
+    assert said.startswith("the reference toy-vggt is a toy estimate, not ground truth; ")
+    assert "colmap is not here; vggt is not here" in said
 
 
 @pytest.mark.parametrize("name", ["toy-vggt", "estimate"])

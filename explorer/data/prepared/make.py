@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from explorer import references
-from explorer._resize import cover_crop
+from explorer._resize import enlarged
 from explorer.backbones.base import never, stop_check
 from explorer.clip import Clip
 from explorer.data.dataset import Dataset, SceneEntry
@@ -351,16 +351,5 @@ def _decode(scene: Scene, start: int, settings: Settings, size: tuple[int, int])
 
 
 def picture_size(clip: Clip, most: float) -> tuple[int, int]:
-    """(height, width) at which the pictures of a clip are kept.
-
-    In its shape, at most so many times as large, and never of more pixels than the source has. Not
-    every size will do: that of the same part of the source to the pixel, for which geometry is.
-    """
-    height, width = clip.size
-    factor = min(most, clip.crop[2] / height, clip.crop[3] / width)
-    for rows in range(int(height * factor + 1e-9), height, -1):
-        size = (rows, round(rows * width / height))
-        if cover_crop(clip.source_size, size) == clip.crop:
-            return size
-    whole = max(1, int(factor))  # pixels that are not square
-    return whole * height, whole * width
+    """(height, width) at which the pictures of a clip are kept: at most so many times as large."""
+    return enlarged(clip.size, clip.source_size, clip.crop, most)

@@ -55,6 +55,8 @@ CATEGORIES = (
 class Co3d(Dataset):
     """Sequences named CATEGORY/SEQUENCE, each a place of its own."""
 
+    sets = {"official": CATEGORIES, "ablation": ABLATION}
+
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self._annotations: tuple[str, dict[str, list[dict[str, Any]]]] | None = None

@@ -15,10 +15,14 @@ import numpy as np
 import pytest
 from asking import ask, blocks_of, digests, latents_of, make_clip, some_clip
 
+from explorer import plugins
 from explorer.backbones.base import Backbone
 from explorer.clip import Clip, clip_from_frames
 from explorer.errors import BackboneError, Cancelled
 from explorer.features import Features
+
+OF_TWO_BLOCKS = {"toy-vggt", "vggt-1b"}
+"""Their features are what a block within frames gives, and then what the one across them does."""
 
 
 def test_kept_outputs_are_only_the_asked_ones_and_equal_the_full_pass(backbone: Backbone) -> None:
@@ -38,6 +42,44 @@ def test_kept_outputs_are_only_the_asked_ones_and_equal_the_full_pass(backbone: 
         handle.remove()
     assert sorted(full) == sorted({0, last})
     np.testing.assert_array_equal(stopped.values, full[0].values)
+
+
+def test_a_stopped_pass_gives_what_its_block_returns_in_a_pass_through_all_of_them(
+    backbone: Backbone,
+) -> None:
+    import torch
+
+    if not blocks_of(backbone):
+        pytest.skip("no network")
+    if plugins.of("backbone", backbone.card.id):
+        pytest.skip("what it makes of a block's output is its own")
+    clip, last = make_clip(backbone, 1), backbone.card.layers - 1
+    given = latents_of(backbone, clip)
+    stopped = ask(backbone, clip, layers=[0], **given).values
+    if backbone.card.id in OF_TWO_BLOCKS:
+        stopped = stopped[..., stopped.shape[-1] // 2 :]
+    returned: list[np.ndarray] = []
+
+    def watch(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        parts = output if isinstance(output, tuple) else (output,)
+        returned.extend(part.numpy().astype(np.float16) for part in parts if part is not None)
+
+    with torch.inference_mode():
+        handle = backbone.blocks[0].register_forward_hook(watch)
+        ask(backbone, clip, layers=[last], **given)
+        handle.remove()
+    width = stopped.shape[-1]
+    everywhere = [
+        each if each.shape[-1] == width else np.moveaxis(each, 1, -1) for each in returned
+    ]
+    # The block returns more: special tokens, those of the prompt, frames that no slot stands for.
+    assert any(_tokens(stopped) <= _tokens(each) for each in everywhere)
+
+
+def _tokens(values: np.ndarray) -> set[bytes]:
+    """Their bits, wherever they are."""
+    flat = np.ascontiguousarray(values.reshape(-1, values.shape[-1]))
+    return {token.tobytes() for token in flat}
 
 
 def test_one_layer_alone_equals_that_layer_out_of_all(backbone: Backbone) -> None:

@@ -10,9 +10,11 @@ import numpy as np
 from app.handlers import Handlers
 from app.state import Session
 from explorer.backbones.base import slot_map
+from explorer.camera import Cameras
 from explorer.clip import Clip, clip_from_frames
 from explorer.features import Features
 from explorer.look import Decoded, FeaturesReady, Finished, Stage
+from explorer.reconstruction import Reconstruction
 
 BACKBONE = "rgb"
 
@@ -26,6 +28,15 @@ def features() -> Features:
     frame_to_slot, slot_frames = slot_map(5, 4)
     values = np.random.default_rng(1).normal(size=(2, 2, 4, 3)).astype(np.float16)
     return Features(values, frame_to_slot, slot_frames, BACKBONE, "0", 0, 0.0, 0.0, 999, 0)
+
+
+def estimate() -> Reconstruction:
+    """One frame of a wall, by somebody who may be wrong."""
+    depth = np.ones((1, 18, 32), np.float32)
+    lens = np.array([[[20.0, 0, 16], [0, 20, 9], [0, 0, 1]]])
+    cameras = Cameras(np.eye(3, 4)[None], lens, (18, 32))
+    points = np.ones((1, 18, 32, 3), np.float32)
+    return Reconstruction(np.array([0]), depth, points, depth, cameras, "toy-vggt", {})
 
 
 def stages(shown: Clip) -> Iterator[Stage]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pytest
-from fake_looks import BACKBONE, features
+from fake_looks import BACKBONE, estimate, features
 
 from app import map_panel, metrics_panel
 from app.looks import Look
@@ -37,6 +38,21 @@ def test_metrics_show_intervals_and_dashes(monkeypatch: pytest.MonkeyPatch) -> N
     assert "nothing moves:" not in said  # of this look, which needs one too
     found.note = "no reference: too little parallax"
     assert "errors need one: too little parallax." in metrics_panel.show(found)
+
+
+def test_metrics_say_what_to_keep_in_mind_about_the_reference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metrics_panel, "find_probe", lambda *cell: None)
+    monkeypatch.setattr(metrics_panel, "list_probes", lambda backbone: [])
+    found = Look("id", LookRequest("clip.mp4", "x", 1, 0.3))
+    found.features, found.summary = features(), {"point_error": 0.1234}
+    found.reference = estimate()
+    assert "<p class='note'>" not in metrics_panel.show(found)
+    found.note = "the reference toy-vggt is a toy estimate, not ground truth; colmap: <none>"
+    said = metrics_panel.show(found)
+    assert f"<p class='note'>{escape(found.note)}</p>" in said
+    assert "There is no reference" not in said
 
 
 def test_metrics_show_the_shipped_evaluation_of_the_probe_and_of_the_controls(

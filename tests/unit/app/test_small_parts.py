@@ -214,6 +214,24 @@ def test_the_film_says_that_there_is_no_reference() -> None:
     said = film.show(tiny_look(reference=False), Pick(1, 0.1, 0.9))
     assert "No reference" in said
     assert not re.findall(r"\d px", said)
+    assert "class='ring'" not in said
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("exact", "true match"),
+        ("toy-vggt", "match by the reference"),
+        ("tum: depth camera", "match by the reference"),
+    ],
+)
+def test_only_exact_geometry_is_said_to_know_the_true_match(source: str, words: str) -> None:
+    found = tiny_look(reference=True)
+    assert found.reference is not None
+    found.reference = dataclasses.replace(found.reference, source=source)
+    said = film.show(found, Pick(1, 0.5, 0.5))
+    assert f"<i class='ring'></i>{words} <i class='ramp'>" in said
+    assert ("true match" in said) is (source == "exact")
 
 
 @pytest.mark.parametrize(

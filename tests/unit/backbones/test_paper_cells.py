@@ -43,6 +43,11 @@ def test_wan_is_told_timestep_502_as_in_the_paper() -> None:
         ("cogvideox-2b-official", "cogvideox-2b"),
         ("cogvideox-5b", "cogvideox-5b"),
         ("cogvideox-5b-official", "cogvideox-5b"),
+        ("cogvideox-5b-i2v", "cogvideox-5b"),
+        ("cogvideox-5b-i2v-official", "cogvideox-5b"),
+        ("aether", "cogvideox-5b"),
+        ("aether-geometry", "cogvideox-5b"),
+        ("aether-official", "cogvideox-5b"),
         ("open-sora-2.0", "open-sora-2.0"),
     ],
 )

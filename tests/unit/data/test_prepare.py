@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -151,6 +154,33 @@ def test_the_command_prints_a_summary_and_a_line_for_each_scene(
     assert "all 5 clips" in capsys.readouterr().out
     assert main([*arguments, "--frames", "5"]) == 2
     assert "you ask for frames 5, not 9" in capsys.readouterr().err
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_there_is_a_bar_that_goes_on_where_the_last_run_stopped(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(folder, tmp_path / "store", limit=2)
+    monkeypatch.setattr("sys.stderr", Terminal())
+    arguments = ["prepare", "tiny", str(folder), "--out", str(tmp_path / "store"), *OPTIONS]
+    assert main([*arguments, "--device", "cpu"]) == 0
+    shown = sys.stderr.getvalue()  # type: ignore[attr-defined]
+    assert "0/6" in shown
+    assert re.search(r"100%.* 6/6 .*s5", shown)
+    assert "1/6" not in shown  # scenes that were there
+    assert re.search(r"^s3 failed: s3 has 4 frames, too few", shown.replace("\r", "\n"), re.M)
+
+
+def test_only_some_scenes_are_prepared_where_they_are_named(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "store"
+    arguments = ["prepare", "tiny", str(folder), "--out", str(out), *OPTIONS, "--device", "cpu"]
+    assert main([*arguments, "--only", "s4", "s1"]) == 0
+    assert open_prepared(out).names == ("s1", "s4")
+    assert main([*arguments, "--only", "s"]) == 2  # folders, not beginnings
 
 
 def test_pictures_may_be_kept_larger_than_what_the_reference_sees(

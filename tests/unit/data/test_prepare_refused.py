@@ -84,7 +84,6 @@ def test_an_unknown_reference_is_refused_before_anything_is_made(
 
 
 def test_whoever_can_is_no_reference_of_a_training_set(folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("pycolmap")  # one that can
     with pytest.raises(ReferenceError3D, match="another judge for each clip"):
         fill(folder, tmp_path / "out", settings("estimate"))
     assert not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -202,6 +203,28 @@ def test_co3d_has_its_51_categories_and_the_11_of_the_ablations() -> None:
     assert len(set(CATEGORIES)) == len(CATEGORIES) == 51
     assert len(ABLATION) == 11
     assert set(ABLATION) < set(CATEGORIES)
+
+
+def test_official_categories_can_be_chosen(tmp_path: Path) -> None:
+    samples.write_co3d(tmp_path)
+    for other in ("banana", "pineapple"):
+        shutil.copytree(tmp_path / "apple", tmp_path / other)
+    every = ("apple/1_2_3", "banana/1_2_3", "pineapple/1_2_3")
+    dataset = open_dataset("co3d", tmp_path)
+    with pytest.raises(DatasetError, match="no scene of 'pear'; choose among: official, ablation"):
+        dataset.keep(["apple", "pear"])
+    assert dataset.names == every
+    for wanted, names in {
+        "official": every[:2],
+        "ablation": every[:1],
+        "banana": every[1:2],
+    }.items():
+        dataset = open_dataset("co3d", tmp_path)
+        dataset.keep([wanted])
+        assert dataset.names == names
+    dataset = open_dataset("co3d", tmp_path)
+    dataset.keep(["pineapple", every[0]])
+    assert dataset.names == (every[0], every[2])
 
 
 def test_two_folders_of_one_name_are_not_taken_for_one_scene(tmp_path: Path) -> None:

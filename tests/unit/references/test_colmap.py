@@ -19,7 +19,7 @@ from explorer.metrics import compare
 from explorer.metrics.align import similarity
 from explorer.metrics.pose import auc, pair_errors
 from explorer.reconstruction import Reconstruction
-from explorer.references import Context, colmap
+from explorer.references import Context, colmap, estimate
 from explorer.references import _colmap_steps as steps
 from explorer.store import Store
 
@@ -87,13 +87,24 @@ def test_provenance_says_how_well_it_went(found: Reconstruction) -> None:
     assert said in str(references.note("colmap", found))
 
 
-def test_the_same_frames_give_the_same_reconstruction(
-    rendered: tuple[Clip, np.ndarray, float], found: Reconstruction
+def test_the_best_judge_at_hand_is_colmap_here_and_it_finds_the_same_again(
+    rendered: tuple[Clip, np.ndarray, float],
+    found: Reconstruction,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    again = references.reconstruct("colmap", rendered[0])
+    for name in estimate.JUDGES[1:]:
+        other = replace(references._references[name], missing=None, reference=nobody)
+        monkeypatch.setitem(references._references, name, other)
+    again = references.reconstruct("estimate", rendered[0], Context(frames=(0, 4, 8, 12, 16)))
     assert again is not None
+    assert (again.source, again.provenance["judge"], again.sparse) == ("colmap", "colmap", True)
+    assert references.note("estimate", again) == references.note("colmap", found)
     np.testing.assert_array_equal(again.depth, found.depth)
     np.testing.assert_array_equal(again.cameras.cam_from_world, found.cameras.cam_from_world)
+
+
+def nobody(clip: Clip, context: Context) -> None:
+    pytest.fail("COLMAP registers this clip: nobody else is asked")
 
 
 def test_what_was_found_is_kept_and_found_again(
