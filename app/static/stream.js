@@ -4,7 +4,7 @@
 // hears that it has joined only when its stream has told of the event, or when it has let go of the
 // stream, after which it opens the next one for that event.
 {
-  const PATIENCE = 10_000; // milliseconds, for a server that tells of no event before it runs
+  const PATIENCE = 30_000; // milliseconds, for a server that does not tell of each event at once
   const ask = window.fetch;
   let stream = {over: true};
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlparse
@@ -12,6 +12,7 @@ from urllib.parse import urlparse
 import numpy as np
 from PIL import Image
 from playwright.sync_api import ConsoleMessage, Locator, Page, Request, Route, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 # Drawing in software stalls a page for seconds.
 expect.set_options(timeout=60_000)
@@ -67,7 +68,7 @@ class Visitor:
         self.page.goto(url)
         self.page.wait_for_selector("#gallery img")
         self.page.wait_for_selector(".pill.ready, .pill.problem")
-        for _ in range(300):
+        for _ in range(600):
             if self._viewer_ready:
                 return
             self.page.wait_for_timeout(200)
@@ -108,11 +109,13 @@ class Visitor:
         yield
         self.page.wait_for_selector("#status .status:not([data-old])")
 
-    def start_as_the_stream_ends(self) -> None:
+    def start_as_the_stream_ends(self, ask: Callable[[], None]) -> None:
         """Have Run pressed when the server ends the page's stream, a while before the page knows.
 
-        The page does not open another stream for what it believes to be in the one it has. Whatever
-        the page asks next opens the stream that ends, and must be the only thing that it asks.
+        The page does not open another stream for what it believes to be in the one it has.
+
+        Args:
+            ask: something that makes the page ask one thing, whose answer ends a stream.
         """
         self.page.evaluate(MARK_OLD)
         self.page.evaluate(
@@ -126,6 +129,7 @@ class Visitor:
                 return new Response(answer.body.pipeThrough(new TransformStream({
                   async transform(chunk, out) {
                     if (text.decode(chunk, {stream: true}).includes('"close_stream"')) {
+                      window.runPressed = true;
                       document.querySelector('#run').click();
                       await new Promise(done => setTimeout(done, 1000));
                     }
@@ -135,6 +139,12 @@ class Visitor:
               };
             }"""
         )
+        for _ in range(3):  # the first may be answered in a stream that was open before
+            ask()
+            with suppress(PlaywrightTimeout):
+                self.page.wait_for_function("window.runPressed", timeout=20_000)
+                return
+        raise AssertionError("no stream has ended")
 
     def start_and_look_away(self, seconds: float) -> None:
         """Press Run; once the server is asked, the page does nothing else for some seconds.
