@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from app import (
@@ -18,10 +17,9 @@ from app import (
     window,
 )
 from app._gradio import gr, gradio_rerun
-from app.binding import bound
+from app.events import Events
 from app.handlers import Handlers
 from app.state import Session
-from app.streams import drop_ended
 from app.warmup import default_card
 from app.window import MAX_STRIDE
 from explorer import references
@@ -59,13 +57,6 @@ const ask = async () => {
 };
 ask();
 """
-
-# A DownloadButton whose click makes the file does not download at the first click: a plain button
-# makes it, and this clicks the hidden one once its address has arrived.
-DOWNLOAD_JS = """() => setTimeout(() => {
-  const made = document.querySelector('#{id}');
-  (made.matches('a, button') ? made : made.querySelector('a, button')).click();
-}, 150)"""
 
 
 def build(handlers: Handlers) -> gr.Blocks:
@@ -114,7 +105,7 @@ def build(handlers: Handlers) -> gr.Blocks:
                     )
                 parts["legend"] = gr.HTML(legend.html(), visible=False, elem_id="legend")
                 _tabs(parts, first.id, layer, sigma)
-        _connect(page, parts, session, handlers)
+        Events(page, parts, session, handlers).connect()
     return page
 
 
@@ -286,119 +277,3 @@ def _tabs(parts: dict[str, Any], backbone: str, layer: int, sigma: float) -> Non
                     )
                     parts[name] = gr.DownloadButton(visible="hidden", elem_id=f"download_{name}")
             parts["link"] = gr.Markdown("", elem_id="link")
-
-
-def _connect(page: gr.Blocks, parts: dict[str, Any], session: Any, handlers: Handlers) -> None:
-    quiet: dict[str, Any] = {
-        "show_progress": "hidden",
-        "api_visibility": "private",
-        "concurrency_limit": None,
-    }
-    latest = {**quiet, "trigger_mode": "always_last"}
-    each = {**quiet, "trigger_mode": "multiple"}
-
-    def of(*names: str) -> list[Any]:
-        return [session, *(parts[name] for name in names)]
-
-    def to(*names: str) -> list[Any]:
-        return [parts[name] for name in names]
-
-    window_parts = ("start", "stride", "count", "preview")
-    cell_parts = ("about", "layer", "sigma", "cell")
-    choice = ("start", "stride", "count", "backbone", "layer", "sigma", "reference", "judge")
-    inputs = of(*choice)
-    shown = to(
-        *("viewer", "legend", "status", "stale", "stop", "intro", "film", "metrics"),
-        *("log", "link", "make_rrd", "make_json"),
-    )
-
-    def forget_streams(request: gr.Request) -> None:
-        drop_ended(page, str(request.session_hash))
-
-    def tell_stale(event: Any) -> None:
-        event(bound(handlers.choosing.controls_moved, parts), inputs, to("stale"), **latest)
-
-    def run_after(event: Any) -> None:
-        event(forget_streams, None, None, **each).then(
-            bound(handlers.running.run, parts), inputs, shown, **each
-        )
-
-    def set_ranges(event: Any) -> None:
-        event(None, to("backbone"), to("layer", "sigma"), js=controls.ranges_js(), **quiet)
-
-    set_ranges(page.load)
-    opened = page.load(
-        bound(handlers.visits.opened, parts),
-        of(),
-        to("gallery", "backbone", *window_parts, *cell_parts),
-        **quiet,
-    )
-    set_ranges(opened.then)
-    page.unload(handlers.visits.closed)
-    clip_chosen = parts["gallery"].select(
-        bound(handlers.choosing.clip_chosen, parts),
-        of("backbone"),
-        to("reference", *window_parts),
-        **latest,
-    )
-    uploaded = parts["upload"].upload(
-        bound(handlers.choosing.uploaded, parts),
-        of("backbone", "upload"),
-        to("gallery", "status", "reference", *window_parts),
-        **latest,
-    )
-    gr.on(
-        [parts[name].input for name in ("start", "stride", "count")],
-        bound(handlers.choosing.window_moved, parts),
-        of("start", "stride", "count"),
-        to("preview"),
-        **latest,
-    )
-    parts["backbone"].input(
-        None,
-        to("backbone", "about"),
-        to("about", "layer", "sigma"),
-        js=controls.chosen_js(),
-        **quiet,
-    )
-    backbone_chosen = parts["backbone"].input(
-        bound(handlers.choosing.backbone_chosen, parts),
-        of("backbone", "start", "stride", "count"),
-        to(*window_parts),
-        **latest,
-    )
-    gr.on(
-        [parts[name].change for name in ("backbone", "layer", "sigma", "metric")],
-        bound(handlers.choosing.cell_moved, parts),
-        to("backbone", "layer", "sigma", "metric"),
-        to("cell", "map"),
-        **latest,
-    )
-    # Not `change`: what handlers set arrives one control after the other, and in between a number
-    # may be outside of the range that goes with the others. One event for all of them: a second
-    # one waits for the first, and the last word is the newest.
-    moved = [parts[name].input for name in choice if name != "backbone"]
-    for event in (
-        functools.partial(gr.on, moved),
-        *(chosen.then for chosen in (clip_chosen, uploaded, backbone_chosen)),
-    ):
-        tell_stale(event)
-    run_after(parts["run"].click)
-    clicked = parts["map"].cell(
-        bound(handlers.choosing.cell_clicked, parts), None, to("layer", "sigma"), **quiet
-    )
-    run_after(clicked.then)
-    parts["stop"].click(bound(handlers.running.stop, parts), of(), to("stop"), **each)
-    parts["film"].pick(bound(handlers.picking.picked, parts), of(), to("film"), **latest)
-    parts["viewer"].selection_change(
-        bound(handlers.picking.viewer_picked, parts), of(), to("film"), **latest
-    )
-    # Each of them, in their order: a pick in the viewer is in the frame of the last one.
-    parts["viewer"].time_update(handlers.picking.viewer_time, of(), None, **each)
-    for name, write in (
-        ("rrd", handlers.exporting.recording),
-        ("json", handlers.exporting.summary),
-    ):
-        parts[f"make_{name}"].click(write, of(), parts[name], **quiet).success(
-            None, None, None, js=DOWNLOAD_JS.replace("{id}", f"download_{name}")
-        )
