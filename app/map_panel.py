@@ -11,6 +11,8 @@ from typing import Any
 from app._gradio import gr
 from app.metrics_panel import COLUMNS, OLDER, Column
 from explorer.backbones import registry
+from explorer.errors import ProbeError
+from explorer.evaluate.table import best_cell
 from explorer.figures import layer_sigma_map
 from explorer.held_out import baselines, differences_from_best, metrics_of, older_world
 from explorer.probe.checkpoint import ProbeCard, list_probes
@@ -88,18 +90,33 @@ def _compared(
     level = {cell for cell, each in others.items() if not each.excludes_zero}
     name = f"layer {best.layer}, sigma {best.sigma:.2f}"
     clips = next(iter(others.values())).count
+    first = f"{_extreme(column)} mean on the test clips: {name}"
     if level:
         said = (
-            f"Best: {name}. ≈ marks {len(level)} of the {len(others)} others that are level with "
+            f"{first}. ≈ marks {len(level)} of the {len(others)} others that are level with "
             f"it: the 95 % interval of their difference on the same {clips} clips has zero in it. "
             f"{ONCE}"
         )
     else:
         said = (
-            f"Best: {name}, ahead of all others: no 95 % interval of a difference on the same "
+            f"{first}, ahead of all others: no 95 % interval of a difference on the same "
             f"{clips} clips has zero in it. {ONCE}"
         )
-    return level, details, [said]
+    return level, details, [said, *_chosen(cards)]
+
+
+def _extreme(column: Column) -> str:
+    return "Lowest" if column.better == "↓" else "Highest"
+
+
+def _chosen(cards: Sequence[ProbeCard]) -> list[str]:
+    """A line on the cell that tables compare, which test clips had no say in."""
+    try:
+        found = best_cell(cards)
+    except ProbeError:
+        return []
+    name = f"layer {found.layer}, sigma {found.sigma:.2f}"
+    return [f"Chosen on validation clips, which is what tables of best cells compare: {name}."]
 
 
 def _interval(found: Any, digits: int) -> str:
@@ -126,7 +143,8 @@ def _beside(controls: dict[str, float], column: Column) -> list[str]:
     """Lines with the controls and with what needs no probe."""
     ordered = sorted(controls.items(), key=lambda pair: pair[1], reverse=column.better == "↑")
     named = [f"{name} {mean:.{column.digits}f}" for name, mean in ordered]
-    lines = [f"Controls, each at its best cell: {', '.join(named)}."] if named else []
+    where = f"each at its cell of the {_extreme(column).lower()} mean"
+    lines = [f"Controls, {where}: {', '.join(named)}."] if named else []
     still = [f"{name} {mean:.{column.digits}f}" for name, mean in _constant(column)]
     return lines + ([f"Without any features: {', '.join(still)}."] if still else [])
 

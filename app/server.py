@@ -143,7 +143,10 @@ def serve(*, host: str, port: int, allowed_hosts: Sequence[str] = ()) -> int:
         )
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
         shown = "127.0.0.1" if host == "0.0.0.0" else host
-        _Server(config, warm, f"http://{shown}:{port}").run(sockets=[listening])
+        try:
+            _Server(config, warm, f"http://{shown}:{port}").run(sockets=[listening])
+        finally:
+            warm.end()
     return 0
 
 

@@ -31,10 +31,15 @@ class WarmUp:
         self.device = ""
         self.seconds = 0.0
         self.problem: str | None = None
+        self._over = threading.Event()
 
     def start(self) -> None:
         """Begin, without waiting for it."""
         threading.Thread(target=self._work, name="warm-up", daemon=True).start()
+
+    def end(self) -> None:
+        """The server ends: what loading may now run into is nobody's concern."""
+        self._over.set()
 
     def state(self) -> dict[str, object]:
         """What `/ready` answers."""
@@ -59,8 +64,12 @@ class WarmUp:
             self.problem = str(error)
             log.warning("warm-up: %s", error)
         except Exception:
+            if self._over.is_set():
+                return
             self.problem = "loading failed; the server's log says more"
             log.exception("warm-up failed")
+        if self._over.is_set():
+            return
         self.seconds = time.monotonic() - begun
         self.ready.set()
         log.info("ready on %s after %.1f s", self.device or "?", self.seconds)

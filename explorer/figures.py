@@ -108,12 +108,11 @@ def _scale(known: Sequence[float], others: Mapping[str, float], digits: int) -> 
             ticks[-1] = (ticks[-1][0], f"{ticks[-1][1]}, {name}")
         else:
             ticks.append((number, name))
-    plain = [
-        (number, f"{number:.{digits}f}")
-        for number in sorted({min(known), max(known)})
-        if all(abs(number - taken) >= near for taken, _ in ticks)
-    ]
-    found = sorted([*ticks, *plain])
+    found = [*ticks]
+    for number in (min(known), max(known)):
+        if all(abs(number - taken) >= near for taken, _ in found):
+            found.append((number, f"{number:.{digits}f}"))
+    found.sort()
     return {
         "zmin": low,
         "zmax": high,

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlparse
 
-import numpy as np
-from PIL import Image
 from playwright.sync_api import ConsoleMessage, Locator, Page, Request, Route, expect
-from playwright.sync_api import TimeoutError as PlaywrightTimeout
+from viewing import Viewing
 
 # Drawing in software stalls a page for seconds.
 expect.set_options(timeout=60_000)
@@ -28,22 +24,19 @@ ALL_CONTROLS = 9
 """How many values the page sends to run, or to ask whether the results are old."""
 
 
-class Visitor:
+class Visitor(Viewing):
     """One open page."""
 
     def __init__(self, page: Page) -> None:
-        self.page = page
+        super().__init__(page)
         self.problems: list[str] = []
         self.complaints: list[str] = []
-        self.segments: list[str] = []
-        self._viewer_ready = False
         self._listening: list[Request] = []
         page.on("request", self._asked)
         for over in ("requestfinished", "requestfailed"):
             page.on(over, self._closed)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("console", self._heard)
-        page.on("requestfinished", self._fetched)
 
     def _asked(self, request: Request) -> None:
         if LISTENING.search(request.url):
@@ -53,26 +46,16 @@ class Visitor:
         if request in self._listening:
             self._listening.remove(request)
 
-    def _fetched(self, request: Request) -> None:
-        if urlparse(request.url).path.endswith(".ts"):  # a piece of the streamed recording
-            self.segments.append(request.url)
-
     def _heard(self, message: ConsoleMessage) -> None:
         if message.type == "error":
             self.complaints.append(message.text)
-        if "Rerun viewer ready" in message.text:
-            self._viewer_ready = True
 
     def load(self, url: str) -> None:
         """Open the page and wait until the clips, the models and the viewer are there."""
         self.page.goto(url)
         self.page.wait_for_selector("#gallery img")
         self.page.wait_for_selector(".pill.ready, .pill.problem")
-        for _ in range(600):
-            if self._viewer_ready:
-                return
-            self.page.wait_for_timeout(200)
-        raise AssertionError("the viewer did not get ready")
+        self.viewer_ready()
 
     def quiet(self) -> None:
         """Wait until the page has the answers to all that it asked the server.
@@ -109,98 +92,9 @@ class Visitor:
         yield
         self.page.wait_for_selector("#status .status:not([data-old])")
 
-    def start_as_the_stream_ends(self, ask: Callable[[], None]) -> None:
-        """Have Run pressed when the server ends the page's stream, a while before the page knows.
-
-        The page does not open another stream for what it believes to be in the one it has.
-
-        Args:
-            ask: something that makes the page ask one thing, whose answer ends a stream.
-        """
-        self.page.evaluate(MARK_OLD)
-        self.page.evaluate(
-            """() => {
-              const fetchOfPage = window.fetch;
-              window.fetch = async (what, ...rest) => {
-                const answer = await fetchOfPage(what, ...rest);
-                if (!String(what.url ?? what).includes('/queue/data')) return answer;
-                window.fetch = fetchOfPage;
-                const text = new TextDecoder();
-                return new Response(answer.body.pipeThrough(new TransformStream({
-                  async transform(chunk, out) {
-                    if (text.decode(chunk, {stream: true}).includes('"close_stream"')) {
-                      window.runPressed = true;
-                      document.querySelector('#run').click();
-                      await new Promise(done => setTimeout(done, 1000));
-                    }
-                    out.enqueue(chunk);
-                  },
-                })), answer);
-              };
-            }"""
-        )
-        for _ in range(3):  # the first may be answered in a stream that was open before
-            ask()
-            with suppress(PlaywrightTimeout):
-                self.page.wait_for_function("window.runPressed", timeout=20_000)
-                return
-        raise AssertionError("no stream has ended")
-
-    def start_and_look_away(self, seconds: float) -> None:
-        """Press Run; once the server is asked, the page does nothing else for some seconds.
-
-        What the server says in that time, the page then hears all at once. It takes itself for a
-        hidden one as long, which leaves it no pause between two messages.
-        """
-        self.page.evaluate(MARK_OLD)
-        self.page.evaluate(
-            """([controls, seconds]) => {
-              const fetchOfPage = window.fetch;
-              window.fetch = (what, options) => {
-                const answer = fetchOfPage(what, options);
-                const asks = String(what).includes('/queue/join');
-                if (asks && JSON.parse(options.body).data.length === controls) {
-                  window.fetch = fetchOfPage;
-                  setTimeout(() => {
-                    const hidden = {get: () => 'hidden', configurable: true};
-                    Object.defineProperty(document, 'visibilityState', hidden);
-                    const end = performance.now() + 1000 * seconds;
-                    while (performance.now() < end);
-                    setTimeout(() => delete document.visibilityState, 1000);
-                  });
-                }
-                return answer;
-              };
-              document.querySelector('#run').click();
-            }""",
-            [ALL_CONTROLS, seconds],
-        )
-
     def run(self) -> str:
         """Press Run and wait for the end."""
         self.start()
-        return self.ended()
-
-    def start_and_stop(self) -> str:
-        """Press Run, and Stop as soon as it can be pressed; how the run ended.
-
-        Inside the page, because drawing in software can hold this process off for longer than a
-        run of the small model takes.
-        """
-        self.page.evaluate(MARK_OLD)
-        self.page.evaluate(
-            """() => new Promise((done, fail) => {
-              const stop = document.querySelector('#stop');
-              const timer = setInterval(() => {
-                if (stop.disabled) return;
-                clearInterval(timer);
-                stop.click();
-                done();
-              }, 5);
-              setTimeout(() => fail(Error('Stop could not be pressed')), 60_000);
-              document.querySelector('#run').click();
-            })"""
-        )
         return self.ended()
 
     def looked(self) -> None:
@@ -317,14 +211,6 @@ class Visitor:
             steps.append(found)
         raise AssertionError(f"the page does not end: {steps[-3:]}")
 
-    def received(self, least: int) -> None:
-        """Wait until the viewer has fetched so many pieces of recordings."""
-        for _ in range(300):
-            if len(set(self.segments)) >= least:
-                return
-            self.page.wait_for_timeout(200)
-        raise AssertionError(f"{len(set(self.segments))} pieces came, {least} expected")
-
     def upload(self, name: str, content: bytes) -> None:
         """Upload a file."""
         with self.page.expect_file_chooser() as chooser:
@@ -343,74 +229,3 @@ class Visitor:
         """Addresses of the pictures in it, which are data: other pixels, another address."""
         images = self.tiles().locator("img")
         return set(images.evaluate_all("all => all.map(each => each.src)"))
-
-    @contextmanager
-    def without_intro(self) -> Iterator[None]:
-        """Hide the introduction, which covers the viewer before the first run."""
-        style = self.page.add_style_tag(content="#intro { visibility: hidden !important; }")
-        try:
-            yield
-        finally:
-            style.evaluate("style => style.remove()")
-
-    def pick_in_viewer(self, x: float, y: float, *, said: str) -> None:
-        """Click a point of a picture in the viewer until the correspondence pane says something.
-
-        The point is in fractions of the viewer's size. The viewer learns where the pointer is, and
-        shows it, when it draws; and a press that a slow drawing makes longer than 0.8 s is no click
-        to it, for anybody.
-        """
-        canvas = self.page.locator("#viewer canvas")
-        box = canvas.bounding_box()
-        assert box is not None
-        where = box["x"] + x * box["width"], box["y"] + y * box["height"]
-        headline = self.page.locator("#film .headline")
-        for _ in range(5):
-            self.page.mouse.move(*where)
-            expect(canvas).to_have_css("cursor", "crosshair")
-            self.page.mouse.click(*where)
-            with suppress(AssertionError):
-                expect(headline).to_contain_text(said, timeout=12_000)
-                return
-        raise AssertionError(f"{said!r} is not said: {headline.all_inner_texts()}")
-
-    def pixels(self, left: float, top: float, right: float, bottom: float) -> np.ndarray:
-        """(H, W, 3) what a part of the viewer shows, in fractions of its size."""
-        box = self.page.locator("#viewer canvas").bounding_box()
-        assert box is not None
-        clip: Any = {
-            "x": box["x"] + left * box["width"],
-            "y": box["y"] + top * box["height"],
-            "width": (right - left) * box["width"],
-            "height": (bottom - top) * box["height"],
-        }
-        shot = self.page.screenshot(clip=clip)
-        return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"))
-
-    def colourful(self, left: float, top: float, right: float, bottom: float) -> int:
-        """How many pixels of a part of the viewer have a strong colour.
-
-        Points and cameras have; the background, titles, buttons and axes' labels are pale or grey.
-        """
-        shown = self.pixels(left, top, right, bottom).astype(int)
-        return int((shown.max(axis=2) - shown.min(axis=2) > 90).sum())
-
-    def empty(self, left: float, top: float, right: float, bottom: float) -> None:
-        """Wait until a part of the viewer has next to no pixel of a strong colour."""
-        count = 0
-        for _ in range(60):
-            count = self.colourful(left, top, right, bottom)
-            if count < 100:
-                return
-            self.page.wait_for_timeout(500)
-        raise AssertionError(f"{count} pixels have a strong colour before anything was run")
-
-    def drawn(self, left: float, top: float, right: float, bottom: float, *, least: int) -> int:
-        """Wait until a part of the viewer has `least` pixels of a strong colour."""
-        count = 0
-        for _ in range(60):
-            count = self.colourful(left, top, right, bottom)
-            if count >= least:
-                return count
-            self.page.wait_for_timeout(500)
-        raise AssertionError(f"only {count} pixels have a strong colour, {least} expected")

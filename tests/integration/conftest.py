@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_models import small_card
 
 from explorer.backbones import loaded, registry
-from explorer.backbones.base import Backbone, BackboneCard, never, slot_map, stop_check
+from explorer.backbones.base import Backbone, never, slot_map, stop_check
 from explorer.clip import Clip
 from explorer.features import Features
 from explorer.look import LookRequest
@@ -20,22 +21,8 @@ SIZE = (64, 96)
 GRID = (4, 6)
 CHANNELS = 8
 
-CARD = BackboneCard(
-    id="tiny",
-    title="Tiny",
-    kind="test",
-    licence="none",
-    layers=3,
-    width=CHANNELS,
-    input_size=SIZE,
-    max_frames=9,
-    frame_step=4,
-    token_grid=GRID,
-    default_cell=(1, 0.3),
-    uses_sigma=True,
-    parameters=0,
-    memory_bytes=0,
-    note="Block means and noise.",
+CARD = small_card(
+    "tiny", kind="test", width=CHANNELS, input_size=SIZE, max_frames=9, token_grid=GRID
 )
 
 

@@ -30,7 +30,7 @@ COMMANDS = {
     "random": ["--layer", "5"],
     "latent": ["--layer", "0"],
     "rgb": ["--layer", "0"],
-    "toy-vggt": ["--layer", "3"],
+    "toy-vggt": ["--layer", "5"],
 }
 WORLD = ("points", "camera", "frustums")
 LARGEST_PROBE = 750_000

@@ -47,6 +47,8 @@ def test_numbers_beside_the_cells_widen_the_colours_and_share_a_tick_where_they_
     assert trace["colorbar"]["tickvals"] == [0.1, 0.2, 0.3, 0.5]
     assert trace["colorbar"]["ticktext"] == ["c", "0.20", "0.30", "a, b"]
     assert "zmin" not in layer_sigma_map(values)["data"][0]
+    level = layer_sigma_map({(1, 0.1): 0.201, (1, 0.3): 0.2}, others=others, digits=3)["data"][0]
+    assert level["colorbar"]["ticktext"] == ["c", "0.200", "a, b"]
 
 
 def test_marked_cells_and_details_are_those_that_were_named() -> None:

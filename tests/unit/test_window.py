@@ -3,28 +3,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from small_models import small_card
 
-from explorer.backbones.base import BackboneCard
 from explorer.clip import VideoInfo
 from explorer.window import MAX_STRIDE, Window, most_frames, suggested_window
 
-CARD = BackboneCard(
-    id="test",
-    title="Test",
-    kind="test",
-    licence="none",
-    layers=1,
-    width=1,
-    input_size=(144, 256),
-    max_frames=17,
-    frame_step=4,
-    token_grid=(18, 32),
-    default_cell=(0, 0.0),
-    uses_sigma=True,
-    parameters=0,
-    memory_bytes=0,
-    note="",
-)
+CARD = small_card("test", layers=1, default_cell=(0, 0.0))
 
 
 def video(frames: int, fps: float = 24.0) -> VideoInfo:

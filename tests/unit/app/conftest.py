@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app import metrics_panel
 from app.handlers import Handlers, running
 from app.state import Session, Source
 from explorer.clip import VideoInfo
@@ -32,3 +33,10 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Iterator[S
         monkeypatch.setattr(running, "look", lambda request, **kwargs: fake(request, **kwargs))
 
     return use
+
+
+@pytest.fixture
+def no_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The metrics panel finds no probe of any cell."""
+    monkeypatch.setattr(metrics_panel, "find_probe", lambda *cell: None)
+    monkeypatch.setattr(metrics_panel, "list_probes", lambda backbone: [])

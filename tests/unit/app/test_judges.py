@@ -21,6 +21,8 @@ from explorer.look import Finished, Judged, LookRequest, Stage
 from explorer.references.agreement import Agreement
 from explorer.report import Alignment, Report
 
+pytestmark = pytest.mark.usefixtures("no_probes")
+
 AGREED = {
     "judge": "colmap",
     "share": 0.125,
@@ -58,12 +60,6 @@ def look(**summary: Any) -> Look:
     found.features, found.report = features(), report()
     found.summary = {"point_error": 0.2, **summary}
     return found
-
-
-@pytest.fixture(autouse=True)
-def _no_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics_panel, "find_probe", lambda *cell: None)
-    monkeypatch.setattr(metrics_panel, "list_probes", lambda backbone: [])
 
 
 def test_errors_without_disputed_pixels_and_of_the_judges_have_rows_of_their_own() -> None:

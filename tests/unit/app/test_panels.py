@@ -40,11 +40,7 @@ def test_metrics_show_intervals_and_dashes(monkeypatch: pytest.MonkeyPatch) -> N
     assert "errors need one: too little parallax." in metrics_panel.show(found)
 
 
-def test_metrics_say_what_to_keep_in_mind_about_the_reference(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(metrics_panel, "find_probe", lambda *cell: None)
-    monkeypatch.setattr(metrics_panel, "list_probes", lambda backbone: [])
+def test_metrics_say_what_to_keep_in_mind_about_the_reference(no_probes: None) -> None:
     found = Look("id", LookRequest("clip.mp4", "x", 1, 0.3))
     found.features, found.summary = features(), {"point_error": 0.1234}
     found.reference = estimate()
@@ -86,11 +82,7 @@ def test_metrics_show_the_shipped_evaluation_of_the_probe_and_of_the_controls(
     assert "95 % interval" in rows[-1]
 
 
-def test_the_correspondence_error_has_the_nothing_moves_control_beside_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(metrics_panel, "find_probe", lambda *cell: None)
-    monkeypatch.setattr(metrics_panel, "list_probes", lambda backbone: [])
+def test_the_correspondence_error_has_the_nothing_moves_control_beside_it(no_probes: None) -> None:
     found = Look("id", LookRequest("clip.mp4", "x", 1, 0.3))
     found.features = features()
     found.summary = {
@@ -174,9 +166,28 @@ def test_the_map_marks_cells_that_cannot_be_told_from_the_best_one(
     shown = json.loads(map_panel.value(BACKBONE, "point_error", layer=1, sigma=0.3))
     trace = shown["figure"]["data"][0]
     assert trace["text"] == [["0.275"], ["≈ 0.278"], ["0.375"]]
-    assert "Best: layer 1, sigma 0.30. ≈ marks 1 of the 2 others" in shown["facts"][0]
+    assert "test clips: layer 1, sigma 0.30. ≈ marks 1 of the 2 others" in shown["facts"][0]
+    assert shown["facts"][0].startswith("Lowest mean on the ")
+    assert not [fact for fact in shown["facts"] if "validation" in fact], "the cards have none"
     assert "the same 16 clips" in shown["facts"][0]
     assert "trained once" in shown["facts"][0]
+
+
+def test_the_map_names_the_cell_that_validation_clips_choose_beside_that_of_the_lowest_mean(
+    evaluated: list[ProbeCard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = (0.3, 0.1, 0.2)
+    cards = [
+        replace(card, metrics={**card.metrics, "validation_points": loss})
+        for card, loss in zip(evaluated, losses, strict=True)
+    ]
+    monkeypatch.setattr(map_panel, "list_probes", lambda backbone: cards)
+    facts = json.loads(map_panel.value(BACKBONE, "point_error", layer=1, sigma=0.3))["facts"]
+    assert "layer 1, sigma 0.30." in facts[0]
+    assert facts[1].startswith("Chosen on validation clips")
+    assert facts[1].endswith(f": layer {cards[1].layer}, sigma {cards[1].sigma:.2f}.")
+    shown = json.loads(map_panel.value(BACKBONE, "auc30", layer=1, sigma=0.3))
+    assert not [fact for fact in shown["facts"] if fact.startswith("Lowest")]
 
 
 def test_the_map_shows_intervals_and_differences_under_the_pointer(
@@ -199,7 +210,9 @@ def test_the_maps_colours_span_the_controls_which_the_bar_and_a_line_name(
     trace = shown["figure"]["data"][0]
     assert (trace["zmin"], trace["zmax"]) == (0.2, 0.475)
     assert trace["colorbar"]["ticktext"] == ["rgb", "0.275", "0.375", "latent"]
-    assert shown["facts"][1] == "Controls, each at its best cell: rgb 0.200, latent 0.475."
+    assert shown["facts"][1] == (
+        "Controls, each at its cell of the lowest mean: rgb 0.200, latent 0.475."
+    )
     assert shown["facts"][2] == "Without any features: training mean per pixel 0.520."
     assert "earlier version of the world" in shown["facts"][3]
     pixels = json.loads(map_panel.value(BACKBONE, "correspondence_error_px", layer=1, sigma=0.3))

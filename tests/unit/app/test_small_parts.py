@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_models import small_card
 
 from app import cell, film, gallery, links, pictures, progress, window
 from app.looks import Look
 from app.state import Pick, Source
 from app.streams import drop_ended
 from app.window import Window
-from explorer.backbones.base import BackboneCard
 from explorer.camera import Cameras
 from explorer.clip import VideoInfo, clip_from_frames
 from explorer.features import Features
@@ -35,23 +35,7 @@ from explorer.look import (
 from explorer.probe.checkpoint import ProbeCard
 from explorer.reconstruction import Reconstruction
 
-CARD = BackboneCard(
-    id="tiny",
-    title="Tiny",
-    kind="control",
-    licence="Apache-2.0",
-    layers=3,
-    width=4,
-    input_size=(16, 32),
-    max_frames=17,
-    frame_step=4,
-    token_grid=(2, 4),
-    default_cell=(1, 0.3),
-    uses_sigma=True,
-    parameters=1000,
-    memory_bytes=1000,
-    note="For tests.",
-)
+CARD = small_card("tiny", width=4, input_size=(16, 32), token_grid=(2, 4))
 
 
 def video(frames: int, fps: float = 24.0) -> Source:

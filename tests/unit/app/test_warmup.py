@@ -64,3 +64,29 @@ def test_a_page_can_be_used_though_the_first_model_cannot(
     problem = str(warm.state()["problem"])
     assert said in problem
     assert "/root" not in problem
+
+
+def test_a_server_that_ends_while_it_loads_complains_about_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ctrl-C takes the interpreter away from under an import."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def load(name: str) -> None:
+        begun.set()
+        assert ended.wait(60)
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    monkeypatch.setattr(warmup.registry, "load", load)
+    warm = WarmUp()
+    warm.first_page.set()
+    caplog.set_level("INFO", logger="app.warmup")
+    warm.start()
+    assert begun.wait(60)
+    warm.end()
+    ended.set()
+    for thread in threading.enumerate():
+        if thread.name == "warm-up":
+            thread.join(60)
+    assert caplog.records == []
+    assert warm.state()["ready"] is False

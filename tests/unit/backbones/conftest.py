@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from small_models import small_card
 
 from explorer.backbones.base import BackboneCard
 from explorer.clip import Clip, clip_from_frames
@@ -36,23 +37,7 @@ TINY_TRANSFORMER: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def tiny_card() -> BackboneCard:
-    return BackboneCard(
-        id="tiny",
-        title="Tiny",
-        kind="video diffusion",
-        licence="Apache-2.0",
-        layers=4,
-        width=24,
-        input_size=(32, 48),
-        max_frames=17,
-        frame_step=4,
-        token_grid=(4, 6),
-        default_cell=(1, 0.3),
-        uses_sigma=True,
-        parameters=0,
-        memory_bytes=0,
-        note="For tests.",
-    )
+    return small_card("tiny", kind="video diffusion", layers=4, width=24, input_size=(32, 48))
 
 
 @pytest.fixture(scope="session")

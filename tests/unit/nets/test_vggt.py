@@ -7,22 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_models import TINY_VGGT
 
 from explorer.nets.pose import decode_pose
 from explorer.nets.vggt import VGGT, VGGTConfig, without_tracks
 
 GOLDEN = Path(__file__).parents[2] / "golden"
-TINY = VGGTConfig(
-    dim=32,
-    heads=4,
-    pairs=4,
-    native_grid=4,
-    embedder_depth=2,
-    embedder_heads=4,
-    dpt_layers=(0, 1, 2, 3),
-    dpt_dim=16,
-    dpt_stage_channels=(8, 12, 16, 20),
-)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +35,7 @@ def test_vggt_is_reproduced_from_its_own_weights(
         for name in weights:
             if any(re.search(one, name) for one in small["weights_matching_any_regex"]):
                 weights[name] = weights[name] * small["multiply_by"]
-    model = VGGT(TINY)
+    model = VGGT(TINY_VGGT)
     model.load_state_dict(weights)
     images = golden["input.images"]
     aggregator = model.aggregator
@@ -89,7 +79,7 @@ def test_names_and_shapes_of_vggt_1b_load_strictly() -> None:
 
 def test_images_that_are_not_made_of_patches_are_refused() -> None:
     with pytest.raises(ValueError, match="patches of 14"):
-        VGGT(TINY)(torch.zeros(1, 1, 3, 42, 60))
+        VGGT(TINY_VGGT)(torch.zeros(1, 1, 3, 42, 60))
 
 
 def test_the_heads_must_read_four_pairs_up_to_the_last() -> None:

@@ -8,30 +8,17 @@ from typing import Any
 
 import numpy as np
 from prepared_samples import FRAMES
+from small_models import small_card
 
-from explorer.backbones.base import Backbone, BackboneCard, slot_map
+from explorer.backbones.base import Backbone, slot_map
 from explorer.data.readers.prepared import Prepared
 from explorer.probe.examples import Cell, Examples
 from explorer.probe.train import Options, train
 
 GRID, CHANNELS = (4, 6), 5
 
-CARD = BackboneCard(
-    id="still",
-    title="Tokens of colours",
-    kind="control",
-    licence="none",
-    layers=2,
-    width=CHANNELS,
-    input_size=(16, 24),
-    max_frames=FRAMES,
-    frame_step=4,
-    token_grid=GRID,
-    default_cell=(1, 0.3),
-    uses_sigma=True,
-    parameters=0,
-    memory_bytes=0,
-    note="",
+CARD = small_card(
+    "still", layers=2, width=CHANNELS, input_size=(16, 24), max_frames=FRAMES, token_grid=GRID
 )
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from vggt_samples import TINY, clip, small, write
+from small_models import TINY_VGGT
+from vggt_samples import clip, small, write
 
 from explorer import references
 from explorer.camera import project
@@ -37,7 +38,7 @@ def test_golden_numbers_come_out_of_a_folder(
         should_stop=lambda: False,
     )
     # the golden pictures are not made of whole 255ths: the network's own answer to rounded ones
-    model = VGGT(TINY)
+    model = VGGT(TINY_VGGT)
     model.load_state_dict(state)
     with torch.no_grad():
         exact = model(expected["input.images"])
@@ -97,7 +98,7 @@ def test_a_few_frames_of_the_heads_at_a_time_change_nothing(
 def test_attention_runs_in_half_precision_and_the_heads_in_whole(
     state: dict[str, torch.Tensor],
 ) -> None:
-    model = VGGT(TINY)
+    model = VGGT(TINY_VGGT)
     model.load_state_dict(state)
     seen: dict[str, set[torch.dtype]] = {"attention": set(), "heads": set()}
 
@@ -176,7 +177,7 @@ def test_the_toy_sees_the_compared_frames_at_the_sizes_on_its_card(
     assert alone.frames.tolist() == [0, 1, 5]
 
 
-BLOCKS = TINY.embedder_depth + 2 * TINY.pairs
+BLOCKS = TINY_VGGT.embedder_depth + 2 * TINY_VGGT.pairs
 
 
 @pytest.mark.parametrize("allowed", [1, 1 + BLOCKS // 2, 1 + BLOCKS, 1 + BLOCKS + 4])

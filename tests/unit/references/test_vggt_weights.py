@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from vggt_samples import TINY, clip, small, write
+from small_models import TINY_VGGT
+from vggt_samples import clip, small, write
 
 from explorer import references
 from explorer.backbones import _memory
@@ -61,9 +62,9 @@ def damage(kind: str, folder: Path, state: dict[str, torch.Tensor]) -> None:
             name = "depth_head.norm.weight"
             write(folder, {**state, name: torch.full_like(state[name], torch.nan)})
         case "configuration":
-            (folder / "config.json").write_text(json.dumps({**asdict(TINY), "colour": 1}))
+            (folder / "config.json").write_text(json.dumps({**asdict(TINY_VGGT), "colour": 1}))
         case "layers":
-            wrong = asdict(replace(TINY, dpt_layers=(0, 1, 2, 2)))
+            wrong = asdict(replace(TINY_VGGT, dpt_layers=(0, 1, 2, 2)))
             (folder / "config.json").write_text(json.dumps(wrong))
         case "a program":
             (folder / "model.safetensors").unlink()
@@ -119,7 +120,7 @@ def test_weights_that_are_loaded_are_not_asked_for_again(
     monkeypatch.setattr(_room, "make_room", noted)
     for _ in range(2):
         references.reconstruct("vggt", clip())
-    assert asked[0] - asked[1] == 4 * _vggt_run._parameters(TINY)
+    assert asked[0] - asked[1] == 4 * _vggt_run._parameters(TINY_VGGT)
 
 
 def test_a_pass_that_runs_out_of_memory_is_no_traceback(

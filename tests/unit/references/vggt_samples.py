@@ -11,22 +11,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from small_models import TINY_VGGT
 
 from explorer.clip import Clip, clip_from_frames
-from explorer.nets.vggt import VGGTConfig
 from explorer.references import vggt
-
-TINY = VGGTConfig(
-    dim=32,
-    heads=4,
-    pairs=4,
-    native_grid=4,
-    embedder_depth=2,
-    embedder_heads=4,
-    dpt_layers=(0, 1, 2, 3),
-    dpt_dim=16,
-    dpt_stage_channels=(8, 12, 16, 20),
-)
 
 
 def write(
@@ -37,7 +25,7 @@ def write(
         save_file(state, folder / name)
     else:
         torch.save(state, folder / name)
-    (folder / "config.json").write_text(json.dumps(asdict(TINY)))
+    (folder / "config.json").write_text(json.dumps(asdict(TINY_VGGT)))
     if card:
         (folder / "card.json").write_text(json.dumps(card))
     return folder
