@@ -60,7 +60,6 @@ def test_a_text_file_renamed_mp4_gives_a_readable_error_and_the_page_goes_on(bob
 
 
 def test_a_second_judge_marks_what_it_disputes_and_the_metrics_say_so(bob: Visitor) -> None:
-    pytest.importorskip("pycolmap")
     bob.begin()
     bob.pick_clip(1)
     bob.page.get_by_role("button", name="Second judge").click()

@@ -33,7 +33,6 @@ def example(
     monkeypatch: pytest.MonkeyPatch,
 ) -> str:
     """The page's own backbone, found in both ways that the page shows."""
-    pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("outside")
     (code,) = (
         block.text

@@ -29,7 +29,6 @@ CLIPS = Path(__file__).resolve().parents[2] / "assets" / "clips"
 def test_a_look_with_colmap_has_metrics_from_sparse_points(
     tiny: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("pycolmap")
     command = ["look", str(CLIPS / "room-orbit-02.mp4"), "--reference", "colmap", "--json"]
     command += ["--backbone", "tiny", "--stride", "2"]
     assert main([*command, "--cache", str(tmp_path / "store"), "--device", "cpu"]) == 0
@@ -122,7 +121,6 @@ def test_a_stretched_clip_is_decoded_again_in_its_true_shape(
 
 @pytest.mark.timeout(900)  # 55 s on an idle core: one thread matches all pairs of 25 stills
 def test_kitchen_is_reconstructed_from_its_stills(media: Path) -> None:
-    pytest.importorskip("pycolmap")
     if not (media / "kitchen").is_dir():
         pytest.skip("no kitchen among the real clips")
     clip = load_clip(media / "kitchen", count=None, size=None)

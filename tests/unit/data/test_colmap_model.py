@@ -138,7 +138,8 @@ def test_a_model_without_pictures_or_points_says_so(tmp_path: Path) -> None:
 
 
 def test_what_pycolmap_writes_is_read_as_pycolmap_reads_it(tmp_path: Path) -> None:
-    pycolmap = pytest.importorskip("pycolmap")
+    import pycolmap
+
     write_model(tmp_path / "text", samples.film(), binary=False)
     theirs = pycolmap.Reconstruction(str(tmp_path / "text"))
     for kind, write in (("bin", theirs.write_binary), ("txt", theirs.write_text)):
