@@ -9,6 +9,7 @@ from pathlib import Path
 
 from app.looks import Look
 from explorer.errors import EmergeError
+from explorer.export import file_stem
 from explorer.recording import Recording
 
 KEPT = 8
@@ -17,9 +18,7 @@ KEPT = 8
 
 def stem(look: Look) -> str:
     """A file name that says which cell of which clip it is."""
-    clip = Path(look.clip.name).stem if look.clip is not None else "clip"
-    safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in clip)
-    return f"{safe}_{look.request.backbone}_L{look.request.layer:02d}_S{look.request.sigma:.2f}"
+    return file_stem("clip" if look.clip is None else look.clip.name, look.request)
 
 
 def recording(look: Look, folder: Path) -> Path:
@@ -31,14 +30,9 @@ def recording(look: Look, folder: Path) -> Path:
     if not look.stages:
         raise EmergeError("there is no look to export yet: press Run first")
     path = _new(folder) / f"{stem(look)}.rrd"
-    written = Recording(stem(look), path=path)
-    try:
+    with Recording(stem(look), path=path) as written:
         for stage in look.stages:
             written.on_stage(stage)
-        written.close()
-    except BaseException:
-        written.discard()
-        raise
     return path
 
 

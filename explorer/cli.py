@@ -48,9 +48,8 @@ def parse(argv: Sequence[str] | None = None) -> Command:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; a user's mistake becomes one line on stderr and exit status 2."""
-    command = parse(argv)
     try:
-        status = command.run()
+        status = parse(argv).run()
         sys.stdout.flush()
         return status
     except BrokenPipeError:

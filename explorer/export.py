@@ -15,12 +15,27 @@ import numpy as np
 from explorer._resize import resize
 from explorer.clip import Clip
 from explorer.errors import EmergeError
-from explorer.look.stages import Compared, Decoded, Finished, Predicted, Referenced, Stage
+from explorer.look.stages import (
+    Compared,
+    Decoded,
+    Finished,
+    LookRequest,
+    Predicted,
+    Referenced,
+    Stage,
+)
 from explorer.reconstruction import Reconstruction
 from explorer.recording import Recording
 from explorer.report import Alignment
 
 SIDES = ("prediction", "reference")
+
+
+def file_stem(clip: str, request: LookRequest) -> str:
+    """A file's name, without its ending, that says which cell of which clip it is."""
+    name = Path(clip).stem
+    safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
+    return f"{safe}_{request.backbone}_L{request.layer:02d}_S{request.sigma:.2f}"
 
 
 def export(stages: Iterable[Stage], folder: Path) -> list[str]:
@@ -63,8 +78,7 @@ def export(stages: Iterable[Stage], folder: Path) -> list[str]:
 def _write(stages: Iterable[Stage], folder: Path, name: str) -> None:
     clip: Clip | None = None
     found: dict[str, Reconstruction | None] = {}
-    recording = Recording(name, path=folder / "look.rrd")
-    try:
+    with Recording(name, path=folder / "look.rrd") as recording:
         for stage in stages:
             recording.on_stage(stage)
             match stage:
@@ -81,10 +95,6 @@ def _write(stages: Iterable[Stage], folder: Path, name: str) -> None:
                 case Finished():
                     text = json.dumps(stage.summary, indent=1, allow_nan=False) + "\n"
                     (folder / "look.json").write_text(text)
-        recording.close()
-    except BaseException:
-        recording.discard()
-        raise
     for side in SIDES:
         one = found.get(side)
         if one is not None:

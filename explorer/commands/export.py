@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
-
 from explorer.commands.look import Look, progress
 
 if TYPE_CHECKING:
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
 class Export(Look):
     """Look at a clip, and write what is found as point clouds, arrays, summary and recording."""
 
-    clip: tyro.conf.Positional[Path]
-    """Video (mp4, mov), folder of images, name of a shipped clip, or dataset (FOLDER::SCENE)."""
     out: Path | None = None
     """Folder to make. Default: one in this folder, named after clip, backbone, layer and sigma."""
     json: bool = False
@@ -34,13 +30,12 @@ class Export(Look):
         Raises:
             EmergeError: bad input, or nothing can be written at `out`.
         """
-        from explorer.export import export
+        from explorer.export import export, file_stem
         from explorer.look import look
         from explorer.store import Store, default_root
 
         request = self._request()
-        cell = f"{self.clip.stem}_{request.backbone}_L{request.layer:02d}_S{request.sigma:.2f}"
-        folder = self.out or Path(cell)
+        folder = self.out or Path(file_stem(self.clip.name, request))
         stages = look(request, store=Store(self.cache or default_root()))
         names = export(_told(stages), folder)
         if self.json:

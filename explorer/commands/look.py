@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -90,9 +91,9 @@ class Look:
         from explorer.store import Store, default_root
 
         request = self._request()
-        recording = None if self.out is None else _recording(self.clip.name, self.out)
+        to_file = nullcontext() if self.out is None else _recording(self.clip.name, self.out)
         summary: dict[str, Any] = {}
-        try:
+        with to_file as recording:
             for stage in look(request, store=Store(self.cache or default_root())):
                 line = progress(stage)
                 if line is not None:
@@ -101,12 +102,6 @@ class Look:
                     recording.on_stage(stage)
                 if isinstance(stage, Finished):
                     summary = stage.summary
-            if recording is not None:
-                recording.close()
-        except BaseException:
-            if recording is not None:
-                recording.discard()
-            raise
         chosen = None not in (self.start, self.stride, self.count)
         print(json.dumps(summary, allow_nan=False) if self.json else table(summary, chosen=chosen))
         return 0

@@ -68,6 +68,8 @@ FRUSTUM_DEPTH = 0.12  # of the unit length
 class Recording:
     """One recording stream of its own, fed with the stages of one look.
 
+    As a context it closes itself, or after an exception leaves nothing behind.
+
     Args:
         name: shown in the viewer.
         path: write an .rrd there instead of keeping bytes for `read`; it appears, complete, when
@@ -99,6 +101,15 @@ class Recording:
         self._referenced: list[int] = []
         self._disputed: Bool[np.ndarray, "S H W"] | None = None
         log_conventions(self._stream)
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
 
     def on_stage(self, stage: Stage) -> None:
         """Log what a stage brought; stages without anything to show are ignored."""
