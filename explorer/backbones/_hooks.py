@@ -29,7 +29,7 @@ def run_blocks(
 
     The pass ends with an exception inside a hook on what is read last, so that nothing after it is
     run. Only wanted outputs are held: `keep` decides in which form. A block that is brought to the
-    device for its turn ends first, since it goes back only then.
+    device for its turn is let end, since it goes back only then.
 
     Args:
         forward: runs the whole model once.
@@ -37,7 +37,8 @@ def run_blocks(
         layers: 0-based wanted blocks.
         keep: called with what a wanted block returned, at once; by default as it is.
         keep_at: the same, told the layer first, instead of `keep`.
-        readers: one module inside each block whose output is kept instead of the block's.
+        readers: one module for each block whose output is kept instead of the block's: inside it,
+            or after it.
         should_stop: asked before each block.
 
     Raises:
@@ -46,7 +47,9 @@ def run_blocks(
     """
     last = max(layers)
     read = blocks if readers is None else readers
-    end = blocks[last] if hasattr(blocks[last], "_diffusers_hook") else read[last]
+    visits = hasattr(blocks[last], "_diffusers_hook")
+    inside = any(part is read[last] for part in blocks[last].modules())
+    end = blocks[last] if visits and inside else read[last]
     kept: dict[int, Any] = {}
 
     def before(module: nn.Module, inputs: Any) -> None:

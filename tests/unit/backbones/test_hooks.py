@@ -85,18 +85,19 @@ class Visiting(nn.Module):
     def __init__(self, blocks: list[Counting]) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(nn.Sequential(block, Counting()) for block in blocks)
+        self.norm = Counting()
 
     def forward(self) -> torch.Tensor:
         x = torch.zeros(2)
         for block in self.blocks:
             x = block(x)
-        return x
+        return self.norm(x)
 
 
-@pytest.mark.parametrize("inside", [False, True], ids=["output", "inside"])
+@pytest.mark.parametrize("read", ["output", "inside", "norm after the last"])
 @pytest.mark.parametrize("last", [1, 4])
 def test_blocks_that_are_brought_in_end_their_pass_and_none_stays(
-    blocks: list[Counting], last: int, inside: bool, monkeypatch: pytest.MonkeyPatch
+    blocks: list[Counting], last: int, read: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from diffusers.hooks import apply_group_offloading
     from diffusers.hooks.group_offloading import ModuleGroup
@@ -108,17 +109,23 @@ def test_blocks_that_are_brought_in_end_their_pass_and_none_stays(
     apply_group_offloading(
         network, onload_device=cpu, offload_type="block_level", num_blocks_per_group=1
     )
-    visitors, readers = list(network.blocks), [block[0] for block in network.blocks]
+    visitors = list(network.blocks)
+    readers = {
+        "output": None,
+        "inside": [block[0] for block in visitors],
+        "norm after the last": [*visitors[:4], network.norm],
+    }[read]
     for turn in (1, 2):
         kept = run_blocks(
             network,
             visitors,
             layers=[0, last],
             keep=torch.clone,
-            readers=readers if inside else None,
+            readers=readers,
         )
-        first = 1 if inside else 2
-        expected = {0: first, last: 2 * last + first}
+        first = 1 if read == "inside" else 2
+        after = int(read == "norm after the last" and last == 4)
+        expected = {0: first, last: 2 * last + first + after}
         assert {layer: float(value[0]) for layer, value in kept.items()} == expected
         assert [block.runs for block in blocks] == [turn if n <= last else 0 for n in range(5)]
         assert not present & set(map(id, visitors))
