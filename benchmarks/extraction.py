@@ -28,6 +28,7 @@ from extraction_models import TRANSFORMERS, make_prompt
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from explorer.backbones import _latents, _wan
+from explorer.backbones._compiled import compile_blocks
 from explorer.clip import Clip
 from explorer.noise import WanSchedule
 
@@ -89,9 +90,7 @@ def ours(setting: Setting, name: str, wanted: dict[str, float]) -> list[Row]:
     clip, layer = setting.clip(card), card.default_cell[0]
     transformer = setting.transformer(name, "bfloat16")
     if setting.compiled:
-        for block in transformer.blocks:
-            # The block's own call stays, and with it the hooks that read and end the pass.
-            block.forward = torch.compile(block.forward)
+        compile_blocks(list(transformer.blocks))
     backbone = _wan.WanBackbone(
         card,
         setting.vae("bfloat16", "few steps"),

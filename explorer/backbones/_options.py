@@ -18,6 +18,7 @@ class Target:
         vae_tiling: encode in overlapping tiles: less memory, other values at the seams.
         vae_dtype: of the video VAE.
         prompt: text given to models that take one.
+        compile: compile the network's blocks: faster passes after a slow first one.
     """
 
     device: str = "cpu"
@@ -27,6 +28,7 @@ class Target:
     vae_tiling: bool = False
     vae_dtype: str = "float32"
     prompt: str = ""
+    compile: bool = False
 
     @property
     def folder(self) -> Path:

@@ -11,6 +11,7 @@ import torch
 
 from explorer._typing import Float
 from explorer.backbones import _wan_published
+from explorer.backbones._compiled import compile_blocks
 from explorer.backbones._latents import compute_provenance
 from explorer.backbones._options import Target
 from explorer.backbones._wan import WanBackbone, WanReader
@@ -112,6 +113,9 @@ class ExpertsBackbone(WanReader):
         self._use(self.expert_for(timestep))
         return self._network
 
+    def compile(self) -> None:
+        self.compiled = True  # each expert as it is read
+
     def _use(self, expert: str) -> None:
         """Have this expert in memory and no other; the caller holds the lock."""
         if self.expert == expert:
@@ -120,7 +124,10 @@ class ExpertsBackbone(WanReader):
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self._network = self._load_expert(expert)
+        network = self._load_expert(expert)
+        if self.compiled:
+            compile_blocks(list(network.blocks))
+        self._network = network
         self.expert = expert
 
 

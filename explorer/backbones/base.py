@@ -133,6 +133,7 @@ class Backbone(ABC):
         lock: held during every pass.
         calls: features computed from the network, one for each `extract`.
         encoder_calls: clips encoded by the VAE. Both counters prove cache hits.
+        compiled: whether the blocks are.
     """
 
     def __init__(self, card: BackboneCard) -> None:
@@ -140,6 +141,7 @@ class Backbone(ABC):
         self.lock = threading.Lock()
         self.calls = 0
         self.encoder_calls = 0
+        self.compiled = False
 
     @property
     @abstractmethod
@@ -155,6 +157,19 @@ class Backbone(ABC):
     def blocks(self) -> Sequence[Any]:
         """The network's blocks in running order, one for each layer; empty without a network."""
         return ()
+
+    def compile(self) -> None:
+        """Compile the blocks, for all passes to come: see `Target.compile`.
+
+        Raises:
+            BackboneError: there are none.
+        """
+        from explorer.backbones._compiled import compile_blocks
+
+        if not self.blocks:
+            raise BackboneError(f"{self.card.id} has no blocks to compile: leave --compile out")
+        compile_blocks(self.blocks)
+        self.compiled = True
 
     def slots(self, frame_count: int) -> tuple[Int[np.ndarray, " T"], Int[np.ndarray, " S"]]:
         """(frame_to_slot, slot_frames) of a clip: which slot holds each frame, and which frame
@@ -261,7 +276,7 @@ class Backbone(ABC):
                 timestep=timestep,
                 official_index=index,
                 seed=seed,
-                provenance=dict(provenance),
+                provenance={**provenance, **({"compiled": True} if self.compiled else {})},
                 tap=tap,
             )
             for layer, array in values.items()

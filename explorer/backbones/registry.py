@@ -206,6 +206,8 @@ def is_here(backbone: str) -> bool:
 def _found(backbone: str, target: Target) -> tuple[Entry, BackboneCard, Target]:
     """The entry, its card for the weights at hand, and the target with their folder."""
     entry = _entry(backbone)
+    if target.compile and target.offload:
+        raise BackboneError("blocks that visit the GPU are not compiled: --compile or --offload")
     if target.prompt and not entry.card.takes_prompt:
         raise BackboneError(
             f"{backbone} takes no prompt: leave it out, or choose a model with text"
@@ -303,6 +305,8 @@ def load(
             if published:
                 loaded.make_room(fitting, found)
             model = loaded.read(entry.loader, fitting, found)
+            if found.compile:
+                model.compile()
             with loaded.guard:
                 loaded.models[key] = model
         return model

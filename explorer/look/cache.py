@@ -78,6 +78,7 @@ def features_key(
     seed: int,
     device: str,
     dtype: str,
+    compiled: bool = False,
 ) -> dict[str, Any]:
     """What determines features."""
     return {
@@ -92,6 +93,7 @@ def features_key(
         "torch": versions()["torch"],
         "diffusers": versions()["diffusers"],
         "transformers": versions()["transformers"],
+        **({"compiled": True} if compiled else {}),
         **plugins.key("backbone", card.id),
     }
 

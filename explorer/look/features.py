@@ -193,6 +193,7 @@ class FeatureSteps:
             seed=seed,
             device=self.device,
             dtype=self.request.dtype,
+            compiled=self.request.compile,
         )
 
     @contextmanager

@@ -42,6 +42,7 @@ class LookRequest:
         vae_tiling: encode in overlapping tiles, which takes less memory.
         vae_dtype: of its video VAE.
         prompt: text for models that take one.
+        compile: compile its blocks: faster passes after a slow first one.
         probe: folder of own probes, or the card of one; None takes the shipped ones.
     """
 
@@ -62,6 +63,7 @@ class LookRequest:
     vae_tiling: bool = False
     vae_dtype: str = "float32"
     prompt: str = ""
+    compile: bool = False
     probe: Path | None = None
     judge: str = "none"
 
@@ -75,6 +77,7 @@ class LookRequest:
             vae_tiling=self.vae_tiling,
             vae_dtype=self.vae_dtype,
             prompt=self.prompt,
+            compile=self.compile,
         )
 
 

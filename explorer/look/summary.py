@@ -71,6 +71,7 @@ def summarize(
             "device": device,
             "device_name": features.provenance.get("device_name"),
             "dtype": request.dtype,
+            "compiled": request.compile,
             "probe": probe
             and {"sha256": probe.sha256, "steps": probe.steps, "trained": probe.trained},
             "reference": reference

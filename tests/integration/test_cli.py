@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -311,12 +312,11 @@ def test_the_options_of_a_look_reach_the_loader(
 
     monkeypatch.setattr(registry, "hashes", note)
     look = ["look", str(tiny.request.path), "--backbone", "cogvideox-2b", "--count", "5"]
-    look += ["--dtype", "float16", "--vae-dtype", "bfloat16", "--vae-tiling", "--offload"]
+    look += ["--dtype", "float16", "--vae-dtype", "bfloat16", "--vae-tiling"]
     look += ["--device", "cpu", "--weights", str(tmp_path), "--prompt", "a chair"]
-    assert main(look) == 2
-    assert asked == [
-        Target("cpu", "float16", tmp_path, True, True, "bfloat16", "a chair"),
-    ]
+    assert main([*look, "--offload"]) == main([*look, "--compile"]) == 2
+    half = Target("cpu", "float16", tmp_path, False, True, "bfloat16", "a chair")
+    assert asked == [replace(half, offload=True), replace(half, compile=True)]
 
 
 def test_doctor_names_what_is_missing_and_what_to_do(

@@ -51,6 +51,7 @@ def keys(
         ({"hashes": Hashes("v", "e")}, "features prediction"),
         ({"card": replace(CARD, id="random")}, "features prediction"),  # they share their VAE
         ({"dtype": "bfloat16"}, "features prediction"),  # the VAE runs in float32
+        ({"compiled": True}, "features prediction"),
         ({"layer": 4}, "features prediction"),
         ({"sigma": 0.31}, "features prediction"),
         ({"seed": 1}, "features prediction"),
