@@ -1,7 +1,7 @@
 """The renderer's own geometry, for the clips that were rendered.
 
 `assets/clips/index.json` maps the sha256 of each video file to its geometry file beside it:
-{"<sha256>": "name.safetensors", ...}.
+{"<sha256>": "name.safetensors.gz", ...}.
 """
 
 from __future__ import annotations

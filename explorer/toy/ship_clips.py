@@ -136,7 +136,7 @@ def ship(
     """Write one clip and its geometry; returns the sha256 of the mp4.
 
     Args:
-        out: folder that takes `name`.mp4 and `name`.safetensors.
+        out: folder that takes `name`.mp4 and `name`.safetensors.gz.
         name: of the clip, "place-motion-number".
         position: in the split "shipped".
         size: (height, width) of the frames.
@@ -149,7 +149,7 @@ def ship(
     video = out / f"{name}.mp4"
     save_mp4(rendered.images[0].cpu().numpy(), video, fps=FPS, crf=CRF)
     save_geometry(
-        video.with_suffix(".safetensors"),
+        video.with_suffix(".safetensors.gz"),
         depth=rendered.depth[0].cpu().numpy(),
         surface=rendered.surface[0].cpu().numpy(),
         cam_from_world=rendered.cam_from_world[0].cpu().numpy(),
@@ -174,7 +174,7 @@ def main() -> None:
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     index: dict[str, str | int] = {
-        ship(out, name, position): f"{name}.safetensors" for name, position in CLIPS.items()
+        ship(out, name, position): f"{name}.safetensors.gz" for name, position in CLIPS.items()
     }
     index["world"] = WORLD_VERSION
     replace_file(out / "index.json", (json.dumps(index, indent=1) + "\n").encode())

@@ -57,7 +57,7 @@ def test_there_is_a_dozen_of_them() -> None:
 
 @pytest.mark.parametrize("video", VIDEOS, ids=lambda path: path.stem)
 def test_a_video_shows_each_point_where_its_geometry_says_that_it_went(video: Path) -> None:
-    geometry = load_geometry(video.with_suffix(".safetensors"))
+    geometry = load_geometry(video.with_suffix(".safetensors.gz"))
     clip = load_clip(video, count=None, size=None)
     assert clip.frames.shape[:3] == geometry.depth.shape
     for target in INTO:

@@ -61,13 +61,18 @@ def registered(tmp_path):
     del exact._registered["a" * 64]
 
 
-def test_geometry_comes_back_with_a_relative_depth_error_under_1e_4(tmp_path):
+@pytest.fixture(params=["g.safetensors", "g.safetensors.gz"])
+def path(request, tmp_path):
+    return tmp_path / request.param
+
+
+def test_geometry_comes_back_with_a_relative_depth_error_under_1e_4(path):
     scene = wall()
     rng = np.random.default_rng(0)
     scene["depth"] = np.exp(rng.uniform(np.log(0.1), np.log(100), (FRAMES, *SIZE)))
     scene["depth"][:, :5] = 0.0
-    save_geometry(tmp_path / "g.safetensors", **scene)
-    found = load_geometry(tmp_path / "g.safetensors")
+    save_geometry(path, **scene)
+    found = load_geometry(path)
     known = scene["depth"] > 0
     relative = np.abs(found.depth[known] / scene["depth"][known] - 1)
     assert relative.max() < np.log(1000) / 131_068 + 1e-6
@@ -92,6 +97,13 @@ def test_a_clip_of_the_shipped_size_takes_under_two_megabytes(tmp_path):
     assert (tmp_path / "g.safetensors").stat().st_size < 2_000_000
 
 
+def test_a_packed_file_is_less_than_half_as_large(tmp_path):
+    plain, packed = tmp_path / "g.safetensors", tmp_path / "g.safetensors.gz"
+    save_geometry(plain, **wall())
+    save_geometry(packed, **wall())
+    assert packed.stat().st_size < plain.stat().st_size / 2
+
+
 def test_wide_surface_ids_are_kept_as_int16_and_wider_ones_refused(tmp_path):
     scene = wall()
     scene["surface"] = np.full((FRAMES, *SIZE), 300, np.int32)
@@ -113,6 +125,20 @@ def test_depth_that_is_no_depth_is_refused_and_leaves_no_file(tmp_path, bad):
 
 def test_a_cut_off_geometry_file_says_what_to_do(registered):
     registered.write_bytes(registered.read_bytes()[:1000])
+    with pytest.raises(ReferenceError3D, match="render the clip again"):
+        exact.reconstruct(clip("a" * 64))
+
+
+@pytest.mark.parametrize("content", [b"", b"no gzip at all", "cut"])
+def test_a_packed_file_that_is_broken_says_what_to_do(path, content):
+    save_geometry(path, **wall())
+    path.write_bytes(path.read_bytes()[:200] if content == "cut" else content)
+    with pytest.raises(ReferenceError3D, match="render the clip again"):
+        load_geometry(path)
+
+
+def test_a_changed_geometry_file_says_what_to_do(registered):
+    registered.write_bytes(b"not a file of tensors")
     with pytest.raises(ReferenceError3D, match="render the clip again"):
         exact.reconstruct(clip("a" * 64))
 
