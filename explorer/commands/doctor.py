@@ -72,7 +72,7 @@ def examine() -> dict[str, Any]:
             "clips": len(list(assets.glob("clips/*.mp4"))),
             "models": sorted(path.name for path in assets.glob("models/*") if path.is_dir()),
             "untrained_models": _untrained(assets),
-            "probes": len(list(assets.glob("probes/*/*.safetensors"))),
+            "probes": len(list(assets.glob("probes/*/L*.safetensors"))),
         },
         "cache": {
             "folder": str(cache),

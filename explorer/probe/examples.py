@@ -220,7 +220,7 @@ class Examples:
         cell = self.cell
         key = cache.features_key(
             clip_key, self.card, self.hashes, layer=cell.layer, sigma=cell.sigma, seed=cell.seed,
-            device=cell.target.device, dtype=cell.target.dtype,
+            device=cell.target.device, dtype=cell.target.dtype, compiled=cell.target.compile,
         )  # fmt: skip
         geometry_key = {
             "layout": cache.LAYOUT,

@@ -16,6 +16,7 @@ from explorer.held_out import default_path, held_out
 from explorer.metric_names import LOWER_IS_BETTER, METRIC_NAMES
 from explorer.metrics import mean_interval, paired_interval
 from explorer.probe.checkpoint import list_probes
+from explorer.probe.ridge_files import read_ridge_card
 
 RESULT: dict[str, Any] = json.loads(default_path().read_text())
 CELLS = {cell["id"]: cell for cell in RESULT["cells"]}
@@ -154,6 +155,31 @@ def test_the_table_of_differences_is_that_of_the_evaluation() -> None:
             gain = -100 * found.mean / (sum(other) / len(other))
             expected = f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}], {gain:.1f} %"
             assert figure == expected, f"{name}, {label}"
+
+
+def test_the_table_of_ridges_is_that_of_their_cards() -> None:
+    ((document, (head, *lines)),) = tables_headed("R² of points / log-depth")
+    assert document.name == "toy-laboratory.md"
+    written: dict[tuple[str, int, float], str] = {}
+    for name, *figures in lines:
+        backbone, _, layer = name.partition(" layer ")
+        for sigma, figure in zip(head[1:], figures, strict=True):
+            if figure:
+                written[backbone, int(layer or 0), float(sigma.removeprefix("sigma "))] = figure
+    root = assets_root() / "probes"
+    cards = [read_ridge_card(path) for path in root.glob("*/ridge_*.json")]
+    assert len({json.dumps(card.clips) for card in cards}) == 1
+    assert written == {
+        (card.backbone, card.layer, card.sigma): " / ".join(
+            f"{card.validation_r2[name]:.3f}" for name in ("points", "log_depth")
+        )
+        for card in cards
+    }
+
+
+def test_every_cell_has_a_ridge_beside_its_probe() -> None:
+    for name, cell in CELLS.items():
+        assert len(cell["ridge"]["per_clip"]["point_error"]) == 64, name
 
 
 def test_the_readme_starts_with_the_two_commands_and_a_picture_of_the_app() -> None:
