@@ -90,6 +90,8 @@ class SweepRequest:
             if name not in ("target", "keep", "probe")
         }
         target = {name: value for name, value in vars(self.target).items() if name not in MOVABLE}
+        if not target["compile"]:  # files from before there was a choice go on
+            del target["compile"]
         return {
             **{
                 key: list(value) if isinstance(value, tuple) else value

@@ -42,12 +42,12 @@ def test_a_dozen_clips_lie_there_with_their_geometry_and_hashes():
     assert len(videos) == 12
     for video in videos:
         digest = hashlib.sha256(video.read_bytes()).hexdigest()
-        assert index[digest] == f"{video.stem}.safetensors"
+        assert index[digest] == f"{video.stem}.safetensors.gz"
         clip = load_clip(video, count=None, size=None)
         assert clip.frames.shape == (FRAMES, HEIGHT, WIDTH, 3)
     # The file says which version of the world rendered the clips; the first did not write it down.
     versions = {
-        world_version(load_geometry(FOLDER / f"{name}.safetensors").attributes) for name in CLIPS
+        world_version(load_geometry(FOLDER / f"{name}.safetensors.gz").attributes) for name in CLIPS
     }
     assert versions == {index.pop("world", 1)}
     assert len(index) == 12
@@ -69,7 +69,7 @@ def assert_of_its_seed(geometry, frames):
 
 @pytest.mark.parametrize("name", sorted(CLIPS))
 def test_a_shipped_clip_is_that_of_its_seed_or_says_that_another_world_made_it(name):
-    geometry = load_geometry(FOLDER / f"{name}.safetensors")
+    geometry = load_geometry(FOLDER / f"{name}.safetensors.gz")
     low, high = split_seeds("shipped", 1)[0], split_seeds("shipped", 1, start=999_999)[0]
     assert low <= geometry.attributes["seed"] <= high
     if world_version(geometry.attributes) == WORLD_VERSION:
@@ -84,7 +84,7 @@ def test_the_exact_reference_knows_a_shipped_clip():
     found = references.reconstruct("exact", clip)
     assert found is not None
     assert found.size == (HEIGHT, WIDTH)
-    assert found.provenance["geometry"] == "ground-pan-01.safetensors"
+    assert found.provenance["geometry"] == "ground-pan-01.safetensors.gz"
     assert found.valid.mean() > 0.6
     travel = np.linalg.norm(found.cameras.centers - found.cameras.centers[0], axis=1).max()
     assert travel > 0.05
@@ -94,7 +94,7 @@ def test_shipping_writes_a_clip_and_the_geometry_it_was_rendered_with(tmp_path):
     digest = ship(tmp_path, ROOM, ROOM_POSITION, size=(36, 64), supersample=1)
     video = tmp_path / f"{ROOM}.mp4"
     assert digest == hashlib.sha256(video.read_bytes()).hexdigest()
-    geometry = load_geometry(video.with_suffix(".safetensors"))
+    geometry = load_geometry(video.with_suffix(".safetensors.gz"))
     assert geometry.depth.shape == (FRAMES, 36, 64)
     assert world_version(geometry.attributes) == WORLD_VERSION
     assert_of_its_seed(geometry, [0, FRAMES - 1])
@@ -103,7 +103,7 @@ def test_shipping_writes_a_clip_and_the_geometry_it_was_rendered_with(tmp_path):
     assert decoded.shape == raw.shape
     assert np.abs((decoded.astype(float) - raw) @ LUMA).mean() < 2
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        video.stem + end for end in (".mp4", ".safetensors")
+        video.stem + end for end in (".mp4", ".safetensors.gz")
     ]
 
 
@@ -121,7 +121,7 @@ def pairs(tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ship_clips, "save_mp4", keep)  # the raw frames pass here
             digest = ship(folder, name, position, supersample=2)  # for a third of the time
-        exact.register_geometry(digest, folder / f"{name}.safetensors")
+        exact.register_geometry(digest, folder / f"{name}.safetensors.gz")
         decoded = load_clip(folder / f"{name}.mp4")
         (frames,) = written
         reference = references.reconstruct("exact", decoded)
